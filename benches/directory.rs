@@ -1,0 +1,116 @@
+//! What a lookup and a page cost in each store of [`KINDS`].
+//!
+//! `cargo bench --bench directory`; the base of a million numbers is built first, in some 20 s.
+#![expect(clippy::unwrap_used, reason = "a bench that fails may panic")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures::FutureExt;
+use jiff::Timestamp;
+use pryamo::directory::{Change, Directory, KINDS, Opening, RosterRules};
+use pryamo::phone::E164;
+use pryamo::record::{Card, CrmName, EmployeeId, EntityId, EntityKind};
+use tokio::runtime::Runtime;
+
+/// Cards in one transaction while a base is built.
+const BULK_CARDS: u64 = 20_000;
+/// Cards in one page of a CRM that gives much at once (amoCRM: 250).
+const PAGE_CARDS: u64 = 250;
+
+/// A mixing of 64 bits (splitmix64): numbers that look random and can be made again.
+fn mix(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// The number of card `id`: eight ranges of mobile numbers, in no order.
+fn phone(id: u64) -> E164 {
+    let area = 900 + id % 8;
+    E164::from_digits(70_000_000_000 + area * 10_000_000 + mix(id) % 10_000_000).unwrap()
+}
+
+/// A contact as CRMs have them: two words, a responsible, a date, often a company.
+fn card(id: u64, edition: u64) -> (Card, Vec<E164>) {
+    let mut card = Card::new(EntityKind::Contact, EntityId::from(id * 2));
+    card.name = format!("Константинов Илья {}", edition + id % 100);
+    card.responsible = Some(EmployeeId::new(&(mix(id) % 500).to_string()));
+    card.modified = Timestamp::from_second(1_700_000_000 + i64::try_from(id).unwrap()).ok();
+    if !id.is_multiple_of(3) {
+        card.links = vec![(EntityKind::Company, EntityId::from(id / 4))];
+    }
+    (card, vec![phone(id)])
+}
+
+fn page(cards: impl Iterator<Item = u64>, edition: u64) -> Change {
+    Change {
+        crm: CrmName::new("sales"),
+        kind: EntityKind::Contact,
+        cards: cards.map(|id| card(id, edition)).collect(),
+        walk: edition,
+        state: None,
+    }
+}
+
+/// A store with this many contacts; the folder must outlive it.
+fn base(
+    runtime: &Runtime,
+    kind: &pryamo::directory::Kind,
+    numbers: u64,
+) -> (Arc<dyn Directory>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let opening = Opening {
+        data_dir: folder.path().to_owned(),
+        rules: RosterRules::default(),
+    };
+    let store = (kind.open)(toml::Table::new(), opening).ok().unwrap();
+    for from in (0..numbers).step_by(usize::try_from(BULK_CARDS).unwrap()) {
+        let bulk = page(from..numbers.min(from + BULK_CARDS), 0);
+        runtime.block_on(store.apply(bulk)).unwrap();
+    }
+    (store, folder)
+}
+
+fn directory(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    for kind in KINDS {
+        for numbers in [10_000, 1_000_000] {
+            let (store, _folder) = base(&runtime, kind, numbers);
+            let mut group = criterion.benchmark_group(format!("{} {numbers}", kind.name));
+            let mut draw = 0;
+            let mut lookups = |name: &str, of: &dyn Fn(u64) -> E164| {
+                group.throughput(Throughput::Elements(1));
+                group.bench_function(name, |bencher| {
+                    bencher.iter(|| {
+                        draw += 1;
+                        let asked = store.lookup(of(mix(draw)), false);
+                        // The embedded store answers at the first poll.
+                        black_box(asked.now_or_never().unwrap().unwrap())
+                    });
+                });
+            };
+            lookups("known", &|random| phone(random % numbers));
+            lookups("unknown", &|random| {
+                E164::from_digits(499_000_000_000 + random % 1_000_000_000).unwrap()
+            });
+            let mut edition = 1;
+            group.throughput(Throughput::Elements(PAGE_CARDS));
+            for (name, step) in [("page of changed cards", 1), ("page of unchanged cards", 0)] {
+                group.bench_function(name, |bencher| {
+                    bencher.iter(|| {
+                        edition += step;
+                        let ids = (0..PAGE_CARDS).map(|nth| nth + mix(edition) % (numbers / 2));
+                        runtime.block_on(store.apply(page(ids, edition))).unwrap();
+                    });
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, directory);
+criterion_main!(benches);

@@ -1,0 +1,334 @@
+//! The JSON addresses for people, monitors and `pryamo`'s own commands.
+//!
+//! `/api/v1/route`, `/healthz`, `/readyz`, `/metrics` are for everybody who may ask; what changes
+//! something or names employees wants the token that lies in `data_dir`, readable by the owner only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use crate::caller_name;
+use crate::decision::Decision;
+use crate::directory::Directory;
+use crate::metrics;
+use crate::pbx::forward;
+use crate::record::{CrmName, EntityKind};
+use crate::router::{Purpose, Router};
+use crate::sync::Clock;
+use crate::sync::import::{self, ImportError};
+use crate::sync::mirror::{Mirror, Order, Status};
+
+/// The largest file that `import` takes.
+pub const LARGEST_IMPORT: usize = 2 * 1024 * 1024 * 1024;
+
+/// What the addresses answer from.
+pub struct Api {
+    /// Decides.
+    pub router: Arc<Router>,
+    /// How names are shown.
+    pub names: caller_name::Settings,
+    /// The mirror of all CRMs.
+    pub directory: Arc<dyn Directory>,
+    /// One per CRM.
+    pub mirrors: Vec<Arc<Mirror>>,
+    /// A mirror whose CRM has not answered for longer is too old (`sync.oldest_seconds`).
+    pub oldest_seconds: u64,
+    /// The wall clock.
+    pub clock: Clock,
+    /// What `pryamo`'s own commands show.
+    pub control_token: SecretString,
+    /// Renders the metrics.
+    pub prometheus: Option<PrometheusHandle>,
+}
+
+/// The addresses as an axum router.
+pub fn routes(api: Arc<Api>) -> axum::Router {
+    axum::Router::new()
+        .route("/healthz", get(async || Json(json!({"status": "alive"}))))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render_metrics))
+        .route("/api/v1/route", get(route))
+        .route("/api/v1/employees", get(employees))
+        .route("/api/v1/sync", get(sync_status).post(order_sync))
+        .route(
+            "/api/v1/import",
+            post(import_file).layer(DefaultBodyLimit::max(LARGEST_IMPORT)),
+        )
+        .with_state(api)
+}
+
+/// A decision as JSON; the same for the API and `explain --json`.
+pub fn decision_json(decision: &Decision, names: &caller_name::Settings) -> Value {
+    let name = decision
+        .entity
+        .as_ref()
+        .map(|entity| caller_name::show(&entity.name, entity.company.as_deref(), names));
+    json!({
+        "number": decision.ring,
+        "name": name,
+        "reason": decision.reason,
+        "caller": decision.caller,
+        "entity": decision.entity,
+        "employee": decision.employee,
+        "steps": decision.steps,
+    })
+}
+
+/// Reads a time as people write it: with an offset, or in this machine's zone.
+pub fn read_time(written: &str) -> Result<Timestamp, String> {
+    if let Ok(timestamp) = written.parse::<Timestamp>() {
+        return Ok(timestamp);
+    }
+    let civil = written.parse::<DateTime>().map_err(|_| {
+        format!("`{written}` is no time; write 2026-11-22T15:00 or 2026-11-22T15:00+03:00")
+    })?;
+    let zoned = civil
+        .to_zoned(TimeZone::system())
+        .map_err(|error| error.to_string())?;
+    Ok(zoned.timestamp())
+}
+
+async fn route(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let call = forward::read_query(&query);
+    let at = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("at="))
+        .next_back();
+    let now = match at.filter(|at| !at.is_empty()) {
+        None => (api.clock)(),
+        Some(at) => {
+            let at = percent_encoding::percent_decode_str(at).decode_utf8_lossy();
+            match read_time(&at) {
+                Ok(time) => time,
+                Err(text) => return refuse(StatusCode::BAD_REQUEST, &text),
+            }
+        }
+    };
+    let decision = api.router.route(&call, now, Purpose::Explain).await;
+    Json(decision_json(&decision, &api.names)).into_response()
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    crm: CrmName,
+    kind: EntityKind,
+    whole: bool,
+    records: u64,
+    /// Since the CRM last answered.
+    age_seconds: Option<i64>,
+    too_old: bool,
+    error: Option<String>,
+}
+
+async fn readiness(api: &Api) -> Vec<Readiness> {
+    let counts = api.directory.counts().await.unwrap_or_default();
+    let now = (api.clock)();
+    let mut kinds = Vec::new();
+    for mirror in &api.mirrors {
+        for (kind, status) in mirror.status().kinds {
+            let count = counts
+                .iter()
+                .find(|count| count.crm == *mirror.name() && count.kind == kind);
+            let age_seconds = status.fresh_at.map(|at| now.duration_since(at).as_secs());
+            kinds.push(Readiness {
+                crm: mirror.name().clone(),
+                kind,
+                whole: status.whole_at.is_some(),
+                records: count.map_or(0, |count| count.cards),
+                age_seconds,
+                too_old: age_seconds.is_some_and(|age| age > api.oldest_seconds.cast_signed()),
+                error: status.error,
+            });
+        }
+    }
+    kinds
+}
+
+async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    let kinds = readiness(&api).await;
+    let all_there = api
+        .mirrors
+        .iter()
+        .all(|mirror| kinds.iter().any(|kind| kind.crm == *mirror.name()));
+    let ready = all_there && kinds.iter().all(|kind| kind.whole && !kind.too_old);
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({"ready": ready, "employees": api.directory.roster().len(), "mirrors": kinds});
+    (status, Json(body)).into_response()
+}
+
+async fn render_metrics(State(api): State<Arc<Api>>) -> Response {
+    for kind in readiness(&api).await {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        let age = kind.age_seconds.map(|age| age as f64);
+        metrics::show_mirror(&kind.crm, kind.kind, kind.records, kind.whole, age);
+    }
+    match &api.prometheus {
+        Some(handle) => {
+            handle.run_upkeep();
+            let kind = [(
+                http::header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )];
+            (kind, handle.render()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn employees(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    if !is_owner(&api, &headers) {
+        return refuse_stranger();
+    }
+    let listed: Vec<Value> = api
+        .directory
+        .roster()
+        .all()
+        .iter()
+        .map(|employee| {
+            let mut shown = json!(**employee);
+            if let (Value::Object(fields), Err(why)) = (&mut shown, &employee.extension) {
+                fields.insert("why_not".to_owned(), json!(why.to_string()));
+            }
+            shown
+        })
+        .collect();
+    Json(listed).into_response()
+}
+
+async fn sync_status(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    if !is_owner(&api, &headers) {
+        return refuse_stranger();
+    }
+    let statuses: Vec<Status> = api.mirrors.iter().map(|mirror| mirror.status()).collect();
+    Json(statuses).into_response()
+}
+
+/// What `pryamo sync` asks for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncRequest {
+    /// One CRM; all when left out.
+    pub crm: Option<String>,
+    /// What to do.
+    pub order: Order,
+}
+
+async fn order_sync(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Json(request): Json<SyncRequest>,
+) -> Response {
+    if !is_owner(&api, &headers) {
+        return refuse_stranger();
+    }
+    let wanted = |mirror: &&Arc<Mirror>| {
+        request
+            .crm
+            .as_deref()
+            .is_none_or(|crm| crm == mirror.name().as_str())
+    };
+    let tickets: BTreeMap<String, u64> = api
+        .mirrors
+        .iter()
+        .filter(wanted)
+        .map(|mirror| (mirror.name().to_string(), mirror.order(request.order)))
+        .collect();
+    match (&request.crm, tickets.is_empty()) {
+        (Some(crm), true) => refuse(
+            StatusCode::NOT_FOUND,
+            &format!("no [[crm]] is named `{crm}`"),
+        ),
+        _ => Json(tickets).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct ImportQuery {
+    crm: String,
+}
+
+async fn import_file(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Query(query): Query<ImportQuery>,
+    body: Bytes,
+) -> Response {
+    if !is_owner(&api, &headers) {
+        return refuse_stranger();
+    }
+    let Some(mirror) = api
+        .mirrors
+        .iter()
+        .find(|mirror| mirror.name().as_str() == query.crm)
+    else {
+        return refuse(
+            StatusCode::NOT_FOUND,
+            &format!("no [[crm]] is named `{}`", query.crm),
+        );
+    };
+    let source = mirror.source();
+    match import::import(&*api.directory, &source.name, source.region, &body).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error @ ImportError::Table(_)) => {
+            refuse(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string())
+        }
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn is_owner(api: &Api, headers: &HeaderMap) -> bool {
+    crate::web::bearer(headers).is_some_and(|given| {
+        given
+            .as_bytes()
+            .ct_eq(api.control_token.expose_secret().as_bytes())
+            .into()
+    })
+}
+
+fn refuse_stranger() -> Response {
+    refuse(
+        StatusCode::UNAUTHORIZED,
+        "this wants the token in data_dir/control.token",
+    )
+}
+
+fn refuse(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({"error": text}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_may_be_written_with_or_without_an_offset() {
+        let with_offset = read_time("2026-11-22T15:00:00+03:00").unwrap();
+        assert_eq!(with_offset.to_string(), "2026-11-22T12:00:00Z");
+        assert!(read_time("2026-11-22T15:00").is_ok());
+        assert!(read_time("2026-11-22 15:00").is_ok());
+        assert!(
+            read_time("tomorrow")
+                .unwrap_err()
+                .contains("2026-11-22T15:00")
+        );
+    }
+}

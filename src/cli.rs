@@ -1,0 +1,424 @@
+//! The commands: what a person types, and what they read.
+//!
+//! Standard output holds the result, standard error holds logs, progress and errors. Exit codes: 0
+//! done, 1 failed, 2 bad usage or configuration, 3 `check` found something to mend, 4 `explain`
+//! found nobody.
+#![expect(
+    clippy::print_stdout,
+    reason = "this is where commands print their results"
+)]
+
+mod ask;
+mod check;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, ConfigError, LogFormat};
+use crate::demo;
+use crate::directory::{DirectoryError, OpenError};
+use crate::serve::{self, Daemon, StartError};
+use crate::sync::import;
+
+/// Done.
+const DONE: u8 = 0;
+/// Failed.
+const FAILED: u8 = 1;
+/// Bad usage or configuration.
+const USAGE: u8 = 2;
+
+/// Puts every caller through to their own person.
+#[derive(Debug, Parser)]
+#[command(name = "pryamo", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The configuration [default: $`PRYAMO_CONFIG`, ./pryamo.toml, /etc/pryamo/pryamo.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, \
+    3 check found something to mend, 4 explain found nobody.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon.
+    #[command(after_help = "Example: pryamo serve --config /etc/pryamo/pryamo.toml")]
+    Serve,
+    /// Runs the daemon with a made-up company; no set-up at all.
+    #[command(after_help = "Example: pryamo demo\nIt prints curl lines to try.")]
+    Demo(DemoArguments),
+    /// Asks each CRM, the directory and the PBX one harmless question; a line per finding.
+    #[command(after_help = "Example: pryamo check\nExits with 3 if something is to mend.")]
+    Check(Json),
+    /// Tells who would get this call, and why; places no call.
+    #[command(
+        after_help = "Example: pryamo explain '8 (916) 123-45-67' --did 74951234567\n\
+        Exits with 4 if nobody would be rung."
+    )]
+    Explain(ExplainArguments),
+    /// Brings the mirror up to date now.
+    #[command(after_help = "Example: pryamo sync --crm sales --full")]
+    Sync(SyncArguments),
+    /// Takes a table exported from the CRM's own interface, as a first mirror without any key.
+    #[command(after_help = "Example: pryamo import CONTACT_20261122.csv --crm sales")]
+    Import(ImportArguments),
+    /// Lists employees, their extensions, who cannot be rung and why.
+    #[command(after_help = "Example: pryamo employees")]
+    Employees(Json),
+    /// Prints the settings in force, secrets starred; or every option with its default.
+    #[command(after_help = "Example: pryamo config --example > /etc/pryamo/pryamo.toml")]
+    Config(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+struct Json {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Ends by itself after so many minutes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// The caller's number, written in any way.
+    #[arg(allow_hyphen_values = true)]
+    phone: String,
+    /// The number dialled.
+    #[arg(long)]
+    did: Option<String>,
+    /// When the call comes: 2026-11-22T15:00, with an offset or in this machine's zone.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Debug, Args)]
+struct SyncArguments {
+    /// Only this CRM.
+    #[arg(long, value_name = "NAME")]
+    crm: Option<String>,
+    /// Walks all cards again; lookups go on meanwhile.
+    #[arg(long)]
+    full: bool,
+    /// Deletes what the CRM no longer has, however much it is.
+    #[arg(long, requires = "full")]
+    accept_deletions: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Debug, Args)]
+struct ImportArguments {
+    /// The exported file.
+    file: PathBuf,
+    /// The CRM that it comes from: the `name` of a [[crm]].
+    #[arg(long, value_name = "NAME")]
+    crm: String,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Prints every option with its default.
+    #[arg(long)]
+    example: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Where nobody reads, nobody is told.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
+        }
+    };
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("pryamo: {}", chain(&error));
+            let is_usage = error
+                .chain()
+                .any(|cause| cause.is::<ConfigError>() || cause.is::<crate::crm::SettingsError>());
+            ExitCode::from(if is_usage { USAGE } else { FAILED })
+        }
+    }
+}
+
+/// An error with its causes, one after another, none said twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let words = cause.to_string();
+        if text.ends_with(&words) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&words);
+    }
+    text
+}
+
+fn run(arguments: Arguments) -> Result<u8> {
+    if let Command::Config(ConfigArguments { example: true, .. }) = arguments.command {
+        print!("{}", config::example());
+        return Ok(DONE);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    if let Command::Demo(demo) = arguments.command {
+        return runtime.block_on(run_demo(demo.minutes));
+    }
+    let config = Config::load(arguments.config.as_deref())?;
+    let done = match arguments.command {
+        Command::Serve => runtime.block_on(run_serve(&config)),
+        Command::Check(output) => runtime.block_on(check::run(&config, output.json)),
+        Command::Explain(explain) => runtime.block_on(ask::explain(&config, &explain)),
+        Command::Sync(sync) => runtime.block_on(ask::sync(&config, &sync)),
+        Command::Import(import) => runtime.block_on(run_import(&config, &import)),
+        Command::Employees(output) => runtime.block_on(ask::employees(&config, output.json)),
+        Command::Config(output) => show_config(&config, output.output.json),
+        Command::Demo(_) => Ok(DONE),
+    };
+    // A thread that still waits for a file or a name must not hold the command up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+fn show_config(config: &Config, json: bool) -> Result<u8> {
+    let shown = config::show(config);
+    if json {
+        let table: toml::Table = toml::from_str(&shown)?;
+        println!("{}", serde_json::to_string_pretty(&table)?);
+    } else {
+        if let Some(path) = &config.path {
+            println!("# {}", path.display());
+        }
+        print!("{shown}");
+    }
+    for note in &config.notes {
+        eprintln!("note: {note}");
+    }
+    Ok(DONE)
+}
+
+/// Logs go to standard error through a thread of their own: a slow reader must not slow a call.
+fn log_to_stderr(log: &config::Log) -> tracing_appender::non_blocking::WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = EnvFilter::new(format!("warn,pryamo={}", log.level.as_str()));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    // A second subscriber in one process is refused; the first one stays.
+    let _ = match log.format {
+        LogFormat::Plain => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_target(false)
+            .try_init(),
+    };
+    guard
+}
+
+async fn run_serve(config: &Config) -> Result<u8> {
+    let _log = log_to_stderr(&config.log);
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    if config.crms.is_empty() {
+        tracing::warn!("the configuration has no [[crm]]: every call goes the standard route");
+    }
+    let daemon = Daemon::start(config, serve::clock()).await?;
+    tracing::info!(address = %daemon.address, crms = config.crms.len(), data_dir = %config.data_dir.display(), "pryamo answers");
+    wait_for_stop().await;
+    tracing::info!("pryamo stops");
+    daemon.stop().await;
+    Ok(DONE)
+}
+
+async fn wait_for_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        match signal(kind) {
+            Ok(signal) => signals.push(signal),
+            Err(error) => tracing::warn!(%error, "a signal cannot be heard"),
+        }
+    }
+    let heard = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures::future::select_all(heard).await;
+}
+
+async fn run_demo(minutes: u64) -> Result<u8> {
+    let folder = Folder::make()?;
+    let config = demo::lay_out(&folder.0)?;
+    let _log = log_to_stderr(&config.log);
+    let daemon = Daemon::start(&config, serve::clock()).await?;
+    let base = format!("http://{}", daemon.address);
+    ask::wait_until_ready(&base).await?;
+    println!("pryamo answers for a made-up company at {base}\n");
+    for question in &demo::QUESTIONS {
+        let answer = ask::get_text(&format!("{base}/forward?{}", question.query)).await?;
+        println!("# {}", question.shows);
+        println!("curl '{base}/forward?{}'", question.query);
+        println!(
+            "{}\n",
+            if answer.is_empty() {
+                "(empty)"
+            } else {
+                &answer
+            }
+        );
+    }
+    println!("# the same decision step by step");
+    println!(
+        "pryamo explain 89161234504 --config {}",
+        folder.0.join("pryamo.toml").display()
+    );
+    println!("curl '{base}/api/v1/route?phone=89161234504'\n");
+    println!(
+        "In a dialplan: Set(HASH(forwardHash)=${{CURL({base}/forward?phone=${{CALLERID(num)}}&trunk=${{EXTEN}}&callid=${{CHANNEL(linkedid)}})}})"
+    );
+    println!("Ctrl-C ends it; it ends by itself after {minutes} minutes.");
+    tokio::select! {
+        () = wait_for_stop() => {}
+        () = tokio::time::sleep(Duration::from_secs(minutes.saturating_mul(60))) => {}
+    }
+    daemon.stop().await;
+    Ok(DONE)
+}
+
+/// A folder that goes with the demo.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("pryamo-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now, the system removes later.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Imports through the daemon if one runs here, else straight into the directory.
+async fn run_import(config: &Config, arguments: &ImportArguments) -> Result<u8> {
+    let table = config
+        .crms
+        .iter()
+        .find(|table| table.name.as_str() == arguments.crm);
+    let Some(table) = table else {
+        let known: Vec<&str> = config
+            .crms
+            .iter()
+            .map(|table| table.name.as_str())
+            .collect();
+        anyhow::bail!(
+            "no [[crm]] is named `{}`; there is {}",
+            arguments.crm,
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        );
+    };
+    let bytes = read_import(&arguments.file)?;
+    let bar = ask::spinner(&format!("importing {}", arguments.file.display()));
+    let report = match serve::open_directory(config) {
+        Ok(directory) => {
+            let region = config.region_of(table);
+            import::import(&*directory, &table.name, region, &bytes).await?
+        }
+        Err(error) if is_in_use(&error) => ask::import(config, &arguments.crm, bytes).await?,
+        Err(error) => return Err(error.into()),
+    };
+    bar.finish_and_clear();
+    if arguments.output.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print_import(&report);
+    }
+    Ok(DONE)
+}
+
+fn read_import(path: &Path) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .len();
+    if size > crate::api::LARGEST_IMPORT as u64 {
+        anyhow::bail!(
+            "{} has {size} bytes; at most {} are taken, split it",
+            path.display(),
+            crate::api::LARGEST_IMPORT
+        );
+    }
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn is_in_use(error: &StartError) -> bool {
+    matches!(
+        error,
+        StartError::Directory(OpenError::Directory(DirectoryError::InUse { .. }))
+    )
+}
+
+fn print_import(report: &import::ImportReport) {
+    let kinds: Vec<String> = report
+        .cards
+        .iter()
+        .map(|(kind, count)| format!("{count} of kind {kind}"))
+        .collect();
+    println!("imported: {}; {} numbers", kinds.join(", "), report.phones);
+    if report.without_phone > 0 {
+        println!("{} cards have no readable number", report.without_phone);
+    }
+    if report.skipped > 0 {
+        println!("{} lines were left out:", report.skipped);
+        for line in &report.skipped_lines {
+            println!("  {line}");
+        }
+    }
+    if !report.unread_columns.is_empty() {
+        println!("columns not used: {}", report.unread_columns.join(", "));
+    }
+    if !report.without_extension.is_empty() {
+        println!(
+            "without an extension, give them one in [crm.employees]: {}",
+            report.without_extension.join(", ")
+        );
+    }
+}

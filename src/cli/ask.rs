@@ -1,0 +1,399 @@
+//! Commands that ask the running daemon: explain, employees, sync, and import while it runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{DONE, ExplainArguments, FAILED, SyncArguments};
+use crate::api::{SyncRequest, read_time};
+use crate::config::Config;
+use crate::record::EntityKind;
+use crate::serve::CONTROL_TOKEN;
+use crate::sync::import::ImportReport;
+use crate::sync::mirror::{Order, Status};
+
+/// `explain` found nobody.
+const NOBODY: u8 = 4;
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often `sync` looks how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Prints who would get this call.
+pub(super) async fn explain(config: &Config, arguments: &ExplainArguments) -> Result<u8> {
+    if let Some(at) = &arguments.at {
+        read_time(at).map_err(|text| anyhow::anyhow!(text))?;
+    }
+    let mut query = vec![("phone", arguments.phone.as_str())];
+    query.extend(arguments.did.as_deref().map(|did| ("did", did)));
+    query.extend(arguments.at.as_deref().map(|at| ("at", at)));
+    let written: Vec<String> = query
+        .iter()
+        .map(|(key, value)| format!("{key}={}", encode(value)))
+        .collect();
+    let answer: Value = Daemon::of(config)
+        .get(&format!("/api/v1/route?{}", written.join("&")))
+        .await?;
+    if arguments.output.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print_decision(&answer);
+    }
+    Ok(if answer.get("number").is_some_and(Value::is_string) {
+        DONE
+    } else {
+        NOBODY
+    })
+}
+
+fn print_decision(answer: &Value) {
+    let text = |pointer: &str| {
+        answer
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    for step in answer
+        .get("steps")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        println!(
+            "  {}",
+            step.get("text").and_then(Value::as_str).unwrap_or_default()
+        );
+    }
+    if text("/number").is_empty() {
+        println!("nobody is rung");
+    } else {
+        println!("rings {}, {}", text("/number"), text("/employee/name"));
+    }
+    if !text("/name").is_empty() {
+        println!("shows {}", text("/name"));
+    }
+}
+
+/// Lists the employees.
+pub(super) async fn employees(config: &Config, json: bool) -> Result<u8> {
+    let employees: Vec<Value> = Daemon::of(config).owner()?.get("/api/v1/employees").await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&employees)?);
+        return Ok(DONE);
+    }
+    let field = |employee: &Value, key: &str| {
+        employee
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut by_extension: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for employee in &employees {
+        let is_active = employee
+            .get("active")
+            .and_then(Value::as_bool)
+            .unwrap_or_default();
+        let note = match (is_active, field(employee, "why_not")) {
+            (false, _) => "dismissed".to_owned(),
+            (true, why) => why,
+        };
+        let extension = field(employee, "extension");
+        println!(
+            "{:<12} {:<8} {:<32} {:<8} {note}",
+            field(employee, "crm"),
+            if extension.is_empty() {
+                "-"
+            } else {
+                &extension
+            },
+            field(employee, "name"),
+            field(employee, "id"),
+        );
+        if is_active && !extension.is_empty() {
+            by_extension
+                .entry((field(employee, "crm"), extension))
+                .or_default()
+                .push(field(employee, "name"));
+        }
+    }
+    for ((crm, extension), names) in by_extension.iter().filter(|(_, names)| names.len() > 1) {
+        println!(
+            "{crm}: extension {extension} belongs to {}",
+            names.join(" and ")
+        );
+    }
+    if employees.is_empty() {
+        println!("no employees yet; `pryamo check` tells why");
+    }
+    Ok(DONE)
+}
+
+/// Orders a pass and shows it until it is over.
+pub(super) async fn sync(config: &Config, arguments: &SyncArguments) -> Result<u8> {
+    let daemon = Daemon::of(config).owner()?;
+    let order = Order {
+        full: arguments.full,
+        accept_deletions: arguments.accept_deletions,
+    };
+    let request = SyncRequest {
+        crm: arguments.crm.clone(),
+        order,
+    };
+    let tickets: BTreeMap<String, u64> = daemon.post("/api/v1/sync", &request).await?;
+    let bars = Bars::new(arguments.output.json);
+    let statuses = loop {
+        let statuses: Vec<Status> = daemon.get("/api/v1/sync").await?;
+        bars.show(&statuses, &tickets);
+        let is_done = |status: &Status| {
+            tickets
+                .get(&status.crm)
+                .is_none_or(|ticket| status.done_ticket >= *ticket)
+        };
+        if statuses.iter().all(is_done) {
+            break statuses;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    bars.clear();
+    let asked: Vec<&Status> = statuses
+        .iter()
+        .filter(|status| tickets.contains_key(&status.crm))
+        .collect();
+    if arguments.output.json {
+        println!("{}", serde_json::to_string_pretty(&asked)?);
+    }
+    let mut code = DONE;
+    for status in asked {
+        if print_outcome(status, arguments.output.json) {
+            code = FAILED;
+        }
+    }
+    Ok(code)
+}
+
+/// Prints how a pass went; says whether something failed.
+fn print_outcome(status: &Status, quiet: bool) -> bool {
+    let mut failed = false;
+    let mut say = |text: String, is_fault: bool| {
+        failed |= is_fault;
+        if !quiet {
+            println!("{}: {text}", status.crm);
+        }
+    };
+    match &status.employees_error {
+        Some(error) => say(format!("employees: {error}"), true),
+        None => say(format!("employees: {}", status.employees), false),
+    }
+    for (kind, shown) in &status.kinds {
+        if let Some(error) = &shown.error {
+            say(format!("{kind}: {error}"), true);
+        } else if let Some(shrunk) = shown.shrunk {
+            say(
+                format!(
+                    "{kind}: {} of {} cards are missing in the CRM; nothing was deleted. If they are really gone: pryamo sync --crm {} --full --accept-deletions",
+                    shrunk.unseen, shrunk.total, status.crm
+                ),
+                true,
+            );
+        } else {
+            say(format!("{kind}: up to date"), false);
+        }
+    }
+    failed
+}
+
+/// Sends a file to the daemon, which has the directory open.
+pub(super) async fn import(config: &Config, crm: &str, bytes: Vec<u8>) -> Result<ImportReport> {
+    Daemon::of(config)
+        .owner()?
+        .post_bytes(&format!("/api/v1/import?crm={}", encode(crm)), bytes)
+        .await
+}
+
+/// Something that turns while work of unknown length goes on.
+pub(super) fn spinner(text: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(text.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Waits for the first mirror of a daemon that has just been started.
+pub(super) async fn wait_until_ready(base: &str) -> Result<()> {
+    for _ in 0..100 {
+        let answer = client()?.get(format!("{base}/readyz")).send().await?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("the first mirror did not become whole")
+}
+
+/// The body of an address.
+pub(super) async fn get_text(address: &str) -> Result<String> {
+    Ok(client()?.get(address).send().await?.text().await?)
+}
+
+fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+fn client() -> Result<reqwest::Client> {
+    crate::crm::local_client(PATIENCE).context("cannot set up a connection")
+}
+
+/// The running daemon, as the configuration says where it listens.
+struct Daemon {
+    base: String,
+    token: Option<String>,
+    data_dir: std::path::PathBuf,
+}
+
+impl Daemon {
+    fn of(config: &Config) -> Self {
+        let mut address = config.forward.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        let token = config
+            .forward
+            .token
+            .as_ref()
+            .map(|token| token.expose_secret().to_owned());
+        Self {
+            base: format!("http://{address}"),
+            token,
+            data_dir: config.data_dir.clone(),
+        }
+    }
+
+    /// With the token that only the owner of `data_dir` can read.
+    fn owner(mut self) -> Result<Self> {
+        let path = self.data_dir.join(CONTROL_TOKEN);
+        let token = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => anyhow::anyhow!(
+                "no pryamo runs with data_dir {}: start it with `pryamo serve`, or name its configuration with --config",
+                self.data_dir.display()
+            ),
+            _ => anyhow::Error::new(error).context(format!(
+                "cannot read {}: run this as the user that runs pryamo", path.display()
+            )),
+        })?;
+        self.token = Some(token);
+        Ok(self)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(client()?.get(format!("{}{path}", self.base)))
+            .await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T> {
+        self.send(client()?.post(format!("{}{path}", self.base)).json(body))
+            .await
+    }
+
+    async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T> {
+        let client = crate::crm::local_client(Duration::from_mins(30))?;
+        self.send(client.post(format!("{}{path}", self.base)).body(body))
+            .await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let answer = request.send().await.map_err(|error| {
+            let base = &self.base;
+            if error.is_connect() {
+                anyhow::anyhow!("no pryamo answers at {base}: start it with `pryamo serve`, or name its configuration with --config")
+            } else {
+                anyhow::Error::new(error.without_url()).context(format!("pryamo at {base} did not answer"))
+            }
+        })?;
+        let status = answer.status();
+        let body: Value = answer.json().await.with_context(|| {
+            format!(
+                "what answers at {} ({status}) is not pryamo; see `forward.listen`",
+                self.base
+            )
+        })?;
+        if !status.is_success() {
+            bail!(
+                "{}",
+                body.get("error")
+                    .and_then(Value::as_str)
+                    .unwrap_or("refused")
+            );
+        }
+        Ok(serde_json::from_value(body)?)
+    }
+}
+
+/// A bar for every kind of every CRM.
+struct Bars {
+    all: MultiProgress,
+    bars: std::cell::RefCell<BTreeMap<(String, EntityKind), ProgressBar>>,
+}
+
+impl Bars {
+    fn new(hidden: bool) -> Self {
+        let all = MultiProgress::new();
+        if hidden {
+            all.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Self {
+            all,
+            bars: std::cell::RefCell::default(),
+        }
+    }
+
+    fn show(&self, statuses: &[Status], tickets: &BTreeMap<String, u64>) {
+        for status in statuses
+            .iter()
+            .filter(|status| tickets.contains_key(&status.crm))
+        {
+            for (kind, shown) in &status.kinds {
+                let mut bars = self.bars.borrow_mut();
+                let bar = bars
+                    .entry((status.crm.clone(), *kind))
+                    .or_insert_with(|| self.all.add(new_bar(&format!("{} {kind}", status.crm))));
+                if let Some(total) = shown.total_cards {
+                    bar.set_length(total);
+                }
+                bar.set_position(shown.walked_cards);
+                if !shown.walking {
+                    bar.set_message("up to date");
+                }
+            }
+        }
+    }
+
+    fn clear(&self) {
+        for bar in self.bars.borrow().values() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn new_bar(name: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_prefix(name.to_owned());
+    let style = ProgressStyle::with_template(
+        "{prefix:24} {spinner} {human_pos} cards, {per_sec}, {elapsed} {msg}",
+    );
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

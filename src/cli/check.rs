@@ -1,0 +1,173 @@
+//! `pryamo check`: each CRM, the directory and the PBX are asked one harmless question.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use tokio::process::Command;
+
+use super::{DONE, is_in_use};
+use crate::config::Config;
+use crate::crm::{Finding, Level};
+use crate::serve;
+
+/// `check` found something to mend.
+const TO_MEND: u8 = 3;
+/// How long a CRM may take for all its questions.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Prints a line per finding.
+pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
+    let mut findings: Vec<(String, Finding)> = Vec::new();
+    let mut add = |part: &str, found: Vec<Finding>| {
+        findings.extend(found.into_iter().map(|finding| (part.to_owned(), finding)));
+    };
+    add("config", check_config(config));
+    add("directory", vec![check_directory(config)]);
+    add("daemon", vec![check_daemon(config).await]);
+    for table in &config.crms {
+        let found = match serve::open_crm(config, table) {
+            Ok(crm) => tokio::time::timeout(PATIENCE, crm.check())
+                .await
+                .unwrap_or_else(|_| {
+                    let text = format!("no answer within {} s", PATIENCE.as_secs());
+                    vec![Finding::fault(
+                        text,
+                        "look whether this machine reaches the CRM's address",
+                    )]
+                }),
+            Err(error) => vec![Finding::fault(
+                format!("{error:#}"),
+                "mend the configuration",
+            )],
+        };
+        add(&format!("crm {}", table.name), found);
+    }
+    add("asterisk", vec![check_asterisk().await]);
+    let to_mend = findings
+        .iter()
+        .filter(|(_, finding)| finding.level != Level::Good)
+        .count();
+    if json {
+        let listed: Vec<_> = findings
+            .iter()
+            .map(|(part, finding)| json!({"part": part, "level": finding.level, "text": finding.text, "mend": finding.mend}))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&listed)?);
+    } else {
+        for (part, finding) in &findings {
+            print(part, finding);
+        }
+    }
+    Ok(if to_mend > 0 { TO_MEND } else { DONE })
+}
+
+fn print(part: &str, finding: &Finding) {
+    let level = match finding.level {
+        Level::Good => "ok   ",
+        Level::Warning => "warn ",
+        Level::Fault => "FAULT",
+    };
+    println!("{level} {part}: {}", finding.text);
+    if !finding.mend.is_empty() {
+        println!("      -> {}", finding.mend);
+    }
+}
+
+fn check_config(config: &Config) -> Vec<Finding> {
+    let place = config
+        .path
+        .as_ref()
+        .map_or("no file, all defaults".to_owned(), |path| {
+            path.display().to_string()
+        });
+    let mut found = vec![Finding::good(format!("{place} is read"))];
+    if config.crms.is_empty() {
+        found.push(Finding::fault(
+            "there is no [[crm]]: every call goes the standard route",
+            "add one; `pryamo config --example` shows how",
+        ));
+    }
+    for note in &config.notes {
+        found.push(Finding::warning(
+            note.clone(),
+            "take it out until that version comes",
+        ));
+    }
+    found
+}
+
+fn check_directory(config: &Config) -> Finding {
+    let place = config.data_dir.display();
+    match serve::open_directory(config) {
+        Ok(directory) => Finding::good(format!(
+            "{place} opens, {} employees known",
+            directory.roster().len()
+        )),
+        Err(error) if is_in_use(&error) => {
+            Finding::good(format!("{place} is in use by the running daemon"))
+        }
+        Err(error) => Finding::fault(
+            super::chain(&error.into()),
+            "let the user that runs pryamo own the folder, or change `data_dir`",
+        ),
+    }
+}
+
+async fn check_daemon(config: &Config) -> Finding {
+    let address = config.forward.listen;
+    match super::ask::get_text(&format!("http://{address}/healthz")).await {
+        Ok(body) if body.contains("alive") => Finding::good(format!("answers at {address}")),
+        Ok(_) => Finding::fault(
+            format!("something else than pryamo answers at {address}"),
+            "stop it (the vendor's module?), or change `forward.listen`",
+        ),
+        Err(_) => Finding::good(format!(
+            "does not run ({address} is free); start it with `pryamo serve`"
+        )),
+    }
+}
+
+async fn check_asterisk() -> Finding {
+    let asked = Command::new("asterisk")
+        .args(["-rx", "core show function CURL"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    let output = match tokio::time::timeout(Duration::from_secs(5), asked).await {
+        Err(_) => {
+            return Finding::warning(
+                "`asterisk -rx` does not answer",
+                "look whether Asterisk runs",
+            );
+        }
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Finding::good("is not on this machine and was not asked");
+        }
+        Ok(Err(error)) => {
+            return Finding::warning(
+                format!("cannot be asked: {error}"),
+                "run this as root or the user asterisk",
+            );
+        }
+        Ok(Ok(output)) => output,
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() || text.contains("Unable to connect") {
+        let what = text.lines().next().unwrap_or_default();
+        return Finding::warning(
+            format!("cannot be asked: {what}"),
+            "run this as root or the user asterisk, while Asterisk runs",
+        );
+    }
+    if text.contains("No function by that name") {
+        return Finding::fault(
+            "the function CURL is missing",
+            "load func_curl.so (Debian: package asterisk-modules)",
+        );
+    }
+    Finding::good("the function CURL is there")
+}

@@ -1,0 +1,365 @@
+//! amoCRM and Kommo: one REST interface (v4) on the account's own host.
+//!
+//! Cards come by pages and by search, employees from the users' list. Knows neither the directory
+//! nor any call. Facts are the vendor's pages (amocrm.ru/developers/content, developers.kommo.com);
+//! what they leave open is told where it matters. The parts: `settings` opens the
+//! connector, `link` sends one request, `token` says with which right and `store` keeps it, `wire`
+//! reads the answer, `lists` turns pages into streams, `check` looks for what is to mend.
+//!
+//! amoCRM's API calls its deals `leads`. Deals carry no phone: they are found by their contacts.
+
+mod check;
+mod link;
+mod lists;
+mod settings;
+mod store;
+mod token;
+mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt};
+use jiff::Timestamp;
+use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+
+use self::link::{Answer, Link, refusal};
+use self::lists::Place;
+use self::token::Tokens;
+use self::wire::{List, Row, User};
+use super::budget::Lane;
+use super::{Crm, CrmError, Cursor, Finding, Kind, Page};
+use crate::phone::E164;
+use crate::record::{Card, Employee, EntityKind};
+
+/// amoCRM and Kommo.
+pub const KIND: Kind = Kind {
+    name: "amocrm",
+    example: settings::EXAMPLE,
+    open: settings::open,
+};
+
+/// The kinds that amoCRM has, those that most callers are found by first.
+const KINDS: [EntityKind; 3] = [EntityKind::Contact, EntityKind::Company, EntityKind::Deal];
+/// The most rows that one request may bring.
+const LARGEST_PAGE_RECORDS: u32 = 250;
+/// How many hits of a search are looked at: other fields match too, so the right one need not be
+/// the first.
+const SEARCH_RECORDS: u32 = 50;
+/// How many deals of the found contacts are asked for, the youngest.
+const FOUND_DEALS: usize = 50;
+/// Pages of users that are read before the list is taken for endless.
+const MOST_USER_PAGES: u32 = 100;
+
+/// An amoCRM or Kommo account.
+struct Amocrm {
+    link: Arc<Link>,
+    tokens: Tokens,
+    kinds: Vec<EntityKind>,
+    fields: Vec<String>,
+}
+
+/// What a list answered.
+enum Listed<T> {
+    Rows(List<T>),
+    /// 204: nothing, or nothing more.
+    Nothing,
+    /// 504: fewer rows at a time, please.
+    TooHeavy,
+}
+
+/// A request's query, names and values not yet encoded.
+type Query = Vec<(&'static str, String)>;
+
+impl Amocrm {
+    /// Asks a list; the second part is the CRM's clock.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        lane: Lane,
+        path: &'static str,
+        query: &Query,
+    ) -> Result<(Listed<T>, Option<Timestamp>), CrmError> {
+        let method = method_of(path);
+        let answer = self.ask(lane, path, query).await?;
+        let time = answer.server_time;
+        let listed = match answer.status {
+            StatusCode::NO_CONTENT => Listed::Nothing,
+            StatusCode::GATEWAY_TIMEOUT => Listed::TooHeavy,
+            _ => {
+                let list: List<T> = body(&method, &answer)?;
+                self.check_next(&method, list.next())?;
+                Listed::Rows(list)
+            }
+        };
+        Ok((listed, time))
+    }
+
+    /// Asks, and in the background again while the fault looks passing.
+    async fn ask(&self, lane: Lane, path: &'static str, query: &Query) -> Result<Answer, CrmError> {
+        let mut tries = self.link.tries(lane);
+        loop {
+            match self.ask_once(lane, path, query).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => tries.wait_after(fault).await?,
+            }
+        }
+    }
+
+    /// Asks with the right in hand, and with a new one if that was refused.
+    async fn ask_once(
+        &self,
+        lane: Lane,
+        path: &'static str,
+        query: &Query,
+    ) -> Result<Answer, CrmError> {
+        let method = method_of(path);
+        let token = self.tokens.current().await?;
+        let answer = self.ask_with(&token, lane, path, query).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return passing(&method, answer);
+        }
+        let token = self.tokens.instead_of(token).await?;
+        let answer = self.ask_with(&token, lane, path, query).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            return Err(CrmError::Unauthorized(
+                "a newly renewed token is refused too; is `crm.url` the account that the \
+                 integration belongs to?"
+                    .to_owned(),
+            ));
+        }
+        passing(&method, answer)
+    }
+
+    async fn ask_with(
+        &self,
+        token: &SecretString,
+        lane: Lane,
+        path: &'static str,
+        query: &Query,
+    ) -> Result<Answer, CrmError> {
+        let request = self.link.get(path).query(query);
+        let request = request.bearer_auth(token.expose_secret());
+        self.link.exchange(lane, &method_of(path), request).await
+    }
+
+    /// The next page is asked for by its number, but an answer that points elsewhere is not ours.
+    fn check_next(&self, method: &str, next: Option<&str>) -> Result<(), CrmError> {
+        let base = self.link.base();
+        let is_ours = |next: &str| {
+            base.join(next)
+                .is_ok_and(|url| url.host_str() == base.host_str() && url.port() == base.port())
+        };
+        if next.is_none_or(is_ours) {
+            return Ok(());
+        }
+        Err(shape(method, "`_links.next` points to another host"))
+    }
+
+    async fn search(
+        &self,
+        path: &'static str,
+        text: &str,
+        more: Query,
+    ) -> Result<Vec<Row>, CrmError> {
+        let mut query = vec![
+            ("query", text.to_owned()),
+            ("limit", SEARCH_RECORDS.to_string()),
+        ];
+        query.extend(more);
+        self.live_rows(path, &query).await
+    }
+
+    async fn live_rows(&self, path: &'static str, query: &Query) -> Result<Vec<Row>, CrmError> {
+        match self.list(Lane::Live, path, query).await?.0 {
+            Listed::Rows(list) => Ok(list.into_rows()),
+            Listed::Nothing => Ok(Vec::new()),
+            Listed::TooHeavy => Err(too_heavy(path)),
+        }
+    }
+
+    /// The deals of the contacts that hold these digits. A row that was not asked for shows that
+    /// the account ignores filters: then only those that belong are taken.
+    async fn deals_of(&self, contacts: &[Row], digits: &str) -> Result<Vec<Row>, CrmError> {
+        let mut wanted: Vec<u64> = contacts
+            .iter()
+            .filter(|contact| contact.phones().iter().any(|phone| holds(phone, digits)))
+            .flat_map(Row::deals)
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .collect();
+        wanted.sort_unstable_by(|a, b| b.cmp(a));
+        wanted.truncate(FOUND_DEALS);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = vec![
+            ("with", "contacts".to_owned()),
+            ("limit", LARGEST_PAGE_RECORDS.to_string()),
+        ];
+        query.extend(wanted.iter().map(|id| ("filter[id][]", id.to_string())));
+        let mut rows = self.live_rows(path_of(EntityKind::Deal), &query).await?;
+        rows.retain(|row| wanted.contains(&row.id));
+        Ok(rows)
+    }
+
+    fn cards(&self, kind: EntityKind, rows: Vec<Row>) -> Result<Vec<Card>, CrmError> {
+        rows.into_iter()
+            .filter_map(|row| row.into_card(kind, &self.fields).transpose())
+            .collect::<Result<_, _>>()
+            .map_err(|text| shape(&method_of(path_of(kind)), text))
+    }
+}
+
+#[async_trait]
+impl Crm for Amocrm {
+    fn kinds(&self) -> &[EntityKind] {
+        &self.kinds
+    }
+
+    fn walks_may_miss(&self) -> bool {
+        true
+    }
+
+    async fn employees(&self) -> Result<Vec<Employee>, CrmError> {
+        let mut employees = Vec::new();
+        for page in 1..=MOST_USER_PAGES {
+            let query = vec![
+                ("page", page.to_string()),
+                ("limit", LARGEST_PAGE_RECORDS.to_string()),
+                ("with", "group,phone_number".to_owned()),
+            ];
+            let (listed, _) = self
+                .list::<User>(Lane::Background, USERS, &query)
+                .await
+                .map_err(name_the_right)?;
+            let list = match listed {
+                Listed::Rows(list) => list,
+                Listed::Nothing => break,
+                Listed::TooHeavy => return Err(too_heavy(USERS)),
+            };
+            let is_last = !list.has_more();
+            employees.extend(list.into_rows().into_iter().map(Employee::from));
+            if is_last {
+                break;
+            }
+        }
+        if employees.is_empty() {
+            // Every account has its administrator: no users is a fault, not a fact.
+            return Err(shape(&method_of(USERS), "a list without any user"));
+        }
+        Ok(employees)
+    }
+
+    fn walk(
+        &self,
+        kind: EntityKind,
+        from: Option<Cursor>,
+    ) -> BoxStream<'_, Result<Page, CrmError>> {
+        let place = from.as_ref().map_or(Place::START, Place::read);
+        lists::walk(self, kind, place).boxed()
+    }
+
+    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>> {
+        lists::changes(self, kind, since).boxed()
+    }
+
+    async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError> {
+        // `+7900...` and `8900...` are different texts to amoCRM; their end is the same.
+        let digits = phone.national();
+        let wants = |kind| self.kinds.contains(&kind);
+        let wants_deals = wants(EntityKind::Deal);
+        let contacts = async {
+            if !wants(EntityKind::Contact) && !wants_deals {
+                return Ok(Vec::new());
+            }
+            let with = wants_deals.then(|| ("with", "leads".to_owned()));
+            let path = path_of(EntityKind::Contact);
+            self.search(path, &digits, with.into_iter().collect()).await
+        };
+        let companies = async {
+            if !wants(EntityKind::Company) {
+                return Ok(Vec::new());
+            }
+            let path = path_of(EntityKind::Company);
+            self.search(path, &digits, Vec::new()).await
+        };
+        let (contacts, companies) = futures::try_join!(contacts, companies)?;
+        let deals = if wants_deals {
+            self.deals_of(&contacts, &digits).await?
+        } else {
+            Vec::new()
+        };
+        let mut cards = self.cards(EntityKind::Contact, contacts)?;
+        cards.extend(self.cards(EntityKind::Company, companies)?);
+        cards.extend(self.cards(EntityKind::Deal, deals)?);
+        Ok(cards)
+    }
+
+    async fn check(&self) -> Vec<Finding> {
+        check::findings(self).await
+    }
+}
+
+const USERS: &str = "/api/v4/users";
+
+fn path_of(kind: EntityKind) -> &'static str {
+    match kind {
+        EntityKind::Contact => "/api/v4/contacts",
+        EntityKind::Company => "/api/v4/companies",
+        // No kind `Lead` reaches this place; amoCRM's leads are our deals.
+        EntityKind::Lead | EntityKind::Deal => "/api/v4/leads",
+    }
+}
+
+fn method_of(path: &str) -> String {
+    format!("GET {path}")
+}
+
+fn shape(method: &str, text: impl Into<String>) -> CrmError {
+    CrmError::Shape {
+        method: method.to_owned(),
+        text: text.into(),
+    }
+}
+
+fn too_heavy(path: &str) -> CrmError {
+    CrmError::Unreachable {
+        method: method_of(path),
+        cause: "HTTP 504 Gateway Timeout".into(),
+    }
+}
+
+/// Lets through what the asker judges: an answer with a list, without one, or too heavy.
+fn passing(method: &str, answer: Answer) -> Result<Answer, CrmError> {
+    match answer.status {
+        StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::GATEWAY_TIMEOUT => Ok(answer),
+        _ => Err(refusal(method, &answer)),
+    }
+}
+
+fn body<T: DeserializeOwned>(method: &str, answer: &Answer) -> Result<T, CrmError> {
+    if answer.status != StatusCode::OK || !answer.is_json {
+        return Err(refusal(method, answer));
+    }
+    wire::read(&answer.body).map_err(|text| shape(method, text))
+}
+
+/// Says whether a written phone contains these digits, whatever stands between them.
+fn holds(written: &str, digits: &str) -> bool {
+    let written: String = written.chars().filter(char::is_ascii_digit).collect();
+    written.contains(digits)
+}
+
+/// Only an administrator's token reads the users.
+fn name_the_right(error: CrmError) -> CrmError {
+    match error {
+        CrmError::Forbidden { method, text } => CrmError::Forbidden {
+            method,
+            text: format!("{text}; let an administrator of the account generate `crm.token`"),
+        },
+        other => other,
+    }
+}

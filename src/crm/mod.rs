@@ -1,0 +1,322 @@
+//! The CRM side: what every connector promises, and what it needs.
+//!
+//! A connector reads; it knows neither the directory nor any call. It hands out cards as the CRM
+//! wrote them, keeps the vendor's limits by itself (see [`budget`]), and says in [`CrmError`] why it
+//! could not. A new CRM is one file and one row in [`KINDS`].
+
+pub mod amocrm;
+pub mod bitrix24;
+pub mod budget;
+pub mod csv_file;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::phone::E164;
+use crate::record::{Card, CrmName, Employee, EntityKind};
+
+/// A CRM that can be mirrored and asked.
+#[async_trait]
+pub trait Crm: Send + Sync {
+    /// The kinds of cards that this CRM has and that are wanted, in the order to mirror them.
+    fn kinds(&self) -> &[EntityKind];
+
+    /// Reads all employees, dismissed ones included where the CRM tells them.
+    async fn employees(&self) -> Result<Vec<Employee>, CrmError>;
+
+    /// Walks all cards of one kind, beginning behind `from` (a cursor that an earlier page carried).
+    ///
+    /// Pages come in order and may be fetched ahead. The last page has no cursor. After an error the
+    /// stream ends; the caller starts again from the last cursor that it has committed.
+    fn walk(&self, kind: EntityKind, from: Option<Cursor>)
+    -> BoxStream<'_, Result<Page, CrmError>>;
+
+    /// Reads the cards of one kind that were added or changed since `since` (the CRM's clock, as a
+    /// page's [`Page::server_time`] told it), with an overlap of the connector's choice: repeats are
+    /// harmless. Pages need no cursor; a stream that ends early is started anew from `since`.
+    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>>;
+
+    /// Asks live for the cards that have this number, outside the background's share of the budget.
+    ///
+    /// What comes back is a claim: the CRM's search may match other fields, so the caller checks
+    /// the phone fields. Cards carry everything that a walked card carries.
+    async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError>;
+
+    /// Says whether [`Crm::find`] can find anything: a file cannot be asked.
+    fn is_askable(&self) -> bool {
+        true
+    }
+
+    /// Says whether a walk may miss a card that is there: where pages are counted by offsets, a card
+    /// deleted meanwhile shifts another one across their border. Then two walks must agree before a
+    /// card counts as deleted.
+    fn walks_may_miss(&self) -> bool {
+        false
+    }
+
+    /// Something that changes whenever all must be read anew (a file's time and size); `None` for a
+    /// CRM that tells its changes.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
+    /// Asks harmless questions and tells what is wrong and how to mend it.
+    async fn check(&self) -> Vec<Finding>;
+}
+
+/// A part of a CRM's cards.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// The cards, in the CRM's order.
+    pub cards: Vec<Card>,
+    /// Where the next page begins; `None` on the last one.
+    pub cursor: Option<Cursor>,
+    /// The CRM's own clock when it answered, where it tells.
+    pub server_time: Option<Timestamp>,
+    /// How many cards there are in all, where the CRM tells without extra cost.
+    pub total: Option<u64>,
+}
+
+/// Where a walk stands, in the connector's own words. Stored with the page that carried it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub String);
+
+/// Why a CRM did not answer as asked. Which CRM it was, the caller knows and logs.
+#[derive(Debug, thiserror::Error)]
+pub enum CrmError {
+    /// The credentials are wrong, expired or revoked. Sync stops until the configuration changes.
+    #[error("the credentials were refused: {0}")]
+    Unauthorized(String),
+    /// A right, scope or plan is missing. Sync leaves this method out and goes on.
+    #[error("`{method}` is not allowed: {text}")]
+    Forbidden {
+        /// The method or address that was asked.
+        method: String,
+        /// The CRM's own words.
+        text: String,
+    },
+    /// The CRM asked us to wait this long. Sync sleeps, then repeats the page.
+    #[error("the CRM asks to wait {} s", .0.as_secs())]
+    RateLimited(Duration),
+    /// Nothing is left of the budget for this lane. A live lookup gives up at once.
+    #[error("the budget of requests is spent for {} ms", .0.as_millis())]
+    OutOfBudget(Duration),
+    /// The vendor has blocked the account or address. Background work stops for long.
+    #[error("the CRM has blocked us: {0}")]
+    Blocked(String),
+    /// No answer, or none in time, or a gateway's error page. Sync repeats with growing delays.
+    #[error("no answer from `{method}`")]
+    Unreachable {
+        /// The method or address that was asked.
+        method: String,
+        /// What the transport said, without the secret parts of the address.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The method answered outside its documented shape. Sync keeps its cursor and raises an alarm.
+    #[error("unexpected answer to `{method}`: {text}")]
+    Shape {
+        /// The method or address that was asked.
+        method: String,
+        /// What was wrong with it.
+        text: String,
+    },
+    /// The CRM refused the request as wrong. Not repeated.
+    #[error("`{method}` was refused: {code}: {text}")]
+    Refused {
+        /// The method or address that was asked.
+        method: String,
+        /// The CRM's code, or the HTTP status.
+        code: String,
+        /// The CRM's own words.
+        text: String,
+    },
+    /// The CRM ignored a filter and sent everything. Sync keeps its cursor; the full walk remains.
+    #[error("`{method}` ignored its filter")]
+    FilterIgnored {
+        /// The method or address that was asked.
+        method: String,
+    },
+    /// A file that stands for a CRM could not be read.
+    #[error("{0}")]
+    File(String, #[source] std::io::Error),
+}
+
+impl CrmError {
+    /// The variant's name, a closed set for metric labels.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden { .. } => "forbidden",
+            Self::RateLimited(_) => "rate_limited",
+            Self::OutOfBudget(_) => "out_of_budget",
+            Self::Blocked(_) => "blocked",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Shape { .. } => "shape",
+            Self::Refused { .. } => "refused",
+            Self::FilterIgnored { .. } => "filter_ignored",
+            Self::File(..) => "file",
+        }
+    }
+}
+
+/// One line of `pryamo check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was found, one line.
+    pub text: String,
+    /// What to do about it; empty when all is well.
+    pub mend: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Works worse than it could.
+    Warning,
+    /// Does not work.
+    Fault,
+}
+
+impl Finding {
+    /// All is well.
+    pub fn good(text: impl Into<String>) -> Self {
+        Self {
+            level: Level::Good,
+            text: text.into(),
+            mend: String::new(),
+        }
+    }
+
+    /// Works, but worse than it could.
+    pub fn warning(text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warning,
+            text: text.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// Does not work.
+    pub fn fault(text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Fault,
+            text: text.into(),
+            mend: mend.into(),
+        }
+    }
+}
+
+/// What every connector is given besides its own settings.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The `name` of the `[[crm]]` table.
+    pub name: CrmName,
+    /// The kinds that `match.order` wants.
+    pub wanted: Vec<EntityKind>,
+    /// More fields of the cards to mirror (`crm.fields`).
+    pub fields: Vec<String>,
+    /// The share of the vendor's documented limits that pryamo may use, above 0 up to 1.
+    pub share: f64,
+    /// A folder of the connector's own for what must survive (rotating tokens); made when needed.
+    pub state_dir: PathBuf,
+    /// Where relative file names in the settings are looked for: the configuration's folder.
+    pub config_dir: PathBuf,
+}
+
+/// A kind of CRM: a row of [`KINDS`].
+pub struct Kind {
+    /// The word in `kind = "..."`.
+    pub name: &'static str,
+    /// A commented TOML example, every option with its default.
+    pub example: &'static str,
+    /// Reads the kind's own part of the `[[crm]]` table.
+    pub open: fn(toml::Table, Common) -> Result<Arc<dyn Crm>, SettingsError>,
+}
+
+/// Why a `[[crm]]` table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A key is missing, unknown or has a wrong value; the text names the key.
+    #[error("{0}")]
+    Wrong(String),
+    /// A file that the settings name cannot be read.
+    #[error("cannot read {path} (`{key}`)")]
+    File {
+        /// The setting that names the file.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+/// Every kind of CRM. A new one adds its row here and its `mod` line above.
+pub const KINDS: &[Kind] = &[bitrix24::KIND, amocrm::KIND, csv_file::KIND];
+
+/// How long a connection to a CRM may take to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a whole background request may take: Bitrix24 answers within 60 s or not at all.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// The HTTP client of all connectors: time limits, gzip, our name, and no redirect followed (a
+/// redirected POST would lose its body, a redirected token would reach a stranger).
+///
+/// `ca_file` is a PEM file of an own certificate authority, trusted besides the system's.
+pub fn http_client(ca_file: Option<&std::path::Path>) -> Result<reqwest::Client, SettingsError> {
+    // Only the first call of the process installs it; later ones find it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that builds a client"
+    )]
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("pryamo/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none());
+    if let Some(path) = ca_file {
+        let pem = std::fs::read(path).map_err(|cause| SettingsError::File {
+            key: "ca_file",
+            path: path.display().to_string(),
+            cause,
+        })?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
+            SettingsError::Wrong(format!(
+                "`ca_file` {} is no PEM file: {error}",
+                path.display()
+            ))
+        })?;
+        builder = builder.tls_certs_merge(authorities);
+    }
+    builder
+        .build()
+        .map_err(|error| SettingsError::Wrong(format!("cannot set up HTTPS: {error}")))
+}
+
+/// The HTTP client of `pryamo`'s own commands: straight to the daemon, past any proxy.
+pub fn local_client(patience: Duration) -> Result<reqwest::Client, SettingsError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the other place that builds a client"
+    )]
+    let builder = reqwest::Client::builder().no_proxy().timeout(patience);
+    builder
+        .build()
+        .map_err(|error| SettingsError::Wrong(format!("cannot set up HTTP: {error}")))
+}

@@ -1,0 +1,276 @@
+//! The directory in one file on this machine: SQLite with a write-ahead log.
+//!
+//! One connection writes, one transaction at a time; every commit is on the disk before it is
+//! reported. Lookups read on the caller's own thread, a few microseconds each, and wait for no
+//! writer. Knows no CRM.
+
+mod file;
+mod lookup;
+mod readers;
+mod row;
+mod store;
+mod survey;
+mod writer;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use self::row::Source;
+use self::store::{Store, store_error};
+use super::{
+    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, Roster, SyncState, Unseen,
+};
+use crate::phone::E164;
+use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind};
+
+/// The row of [`super::KINDS`].
+pub const KIND: Kind = Kind {
+    name: "embedded",
+    example: r#"[directory]
+kind = "embedded"
+# Memory for pages of the file `directory.sqlite` in `data_dir`, in MB. What does not fit is read
+# through the system's own cache, a microsecond slower.
+# cache_mb = 64
+"#,
+    open,
+};
+
+/// `[directory]` with `kind = "embedded"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Memory for pages of the file, in MB (1 to 65536), of all connections together. Default 64.
+    pub cache_mb: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cache_mb: CACHE_MB_DEFAULT,
+        }
+    }
+}
+
+const CACHE_MB_DEFAULT: u32 = 64;
+const CACHE_MB_MAX: u32 = 65536;
+/// The directory in one file.
+struct Embedded {
+    store: Arc<Store>,
+}
+
+fn open(settings: toml::Table, opening: Opening) -> Result<Arc<dyn Directory>, OpenError> {
+    let settings: Settings = settings
+        .try_into()
+        .map_err(|error: toml::de::Error| OpenError::Settings(error.message().to_owned()))?;
+    if !(1..=CACHE_MB_MAX).contains(&settings.cache_mb) {
+        return Err(OpenError::Settings(format!(
+            "`cache_mb` is {}; it may be 1 to {CACHE_MB_MAX}",
+            settings.cache_mb
+        )));
+    }
+    Ok(Arc::new(Embedded {
+        store: Arc::new(Store::open(&settings, opening)?),
+    }))
+}
+
+impl Embedded {
+    /// Runs `work` where it may wait for the disk. It runs to its end also when nobody waits for it
+    /// any more.
+    async fn aside<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Store) -> Result<T, DirectoryError> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .unwrap_or_else(|error| {
+                Err(DirectoryError::Store {
+                    doing,
+                    cause: Box::new(error),
+                })
+            })
+    }
+}
+
+#[async_trait]
+impl Directory for Embedded {
+    async fn lookup(&self, phone: E164, with_deals: bool) -> Result<Vec<Entity>, DirectoryError> {
+        self.store
+            .lookup(phone, with_deals)
+            .map_err(store_error("was reading a phone"))
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        self.store.roster.load_full()
+    }
+
+    async fn replace_employees(
+        &self,
+        crm: &CrmName,
+        employees: Vec<Employee>,
+        now: Timestamp,
+    ) -> Result<(), DirectoryError> {
+        let crm = crm.clone();
+        self.aside("was storing employees", move |store| {
+            store.replace_employees(&crm, &employees, now)
+        })
+        .await
+    }
+
+    async fn add_employees(
+        &self,
+        crm: &CrmName,
+        employees: Vec<Employee>,
+    ) -> Result<(), DirectoryError> {
+        let crm = crm.clone();
+        self.aside("was storing employees", move |store| {
+            store.add_employees(&crm, &employees)
+        })
+        .await
+    }
+
+    async fn apply(&self, change: Change) -> Result<(), DirectoryError> {
+        self.aside("was storing a page of cards", move |store| {
+            store.apply(&change)
+        })
+        .await
+    }
+
+    async fn count_unseen(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        walk: u64,
+    ) -> Result<Unseen, DirectoryError> {
+        let doing = "was counting cards";
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(Unseen {
+                unseen: 0,
+                total: 0,
+            });
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| {
+                survey::count_unseen(connection, source, writer::mark(walk))
+            })
+        })
+        .await
+    }
+
+    async fn delete_unseen(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        walk: u64,
+    ) -> Result<u64, DirectoryError> {
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(0);
+        };
+        self.aside("was deleting cards", move |store| {
+            store.sweep(source, writer::mark(walk))
+        })
+        .await
+    }
+
+    async fn delete(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        ids: &[EntityId],
+    ) -> Result<(), DirectoryError> {
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(());
+        };
+        let ids = ids.to_vec();
+        self.aside("was deleting cards", move |store| {
+            store.delete(source, &ids)
+        })
+        .await
+    }
+
+    async fn sync_state(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+    ) -> Result<SyncState, DirectoryError> {
+        let doing = "was reading the state of a sync";
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(SyncState::default());
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| survey::state(connection, source))
+        })
+        .await
+    }
+
+    async fn set_sync_state(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        state: &SyncState,
+    ) -> Result<(), DirectoryError> {
+        let doing = "was storing the state of a sync";
+        let (crm, state) = (crm.clone(), state.clone());
+        self.aside(doing, move |store| {
+            let source = Source::new(store.number_of(&crm)?, kind);
+            store.write(doing, |transaction| {
+                writer::put_state(transaction, source, &state)
+            })
+        })
+        .await
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>, DirectoryError> {
+        let doing = "was counting cards";
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| survey::counts(connection, &store.crms))
+        })
+        .await
+    }
+
+    async fn forget(&self, crm: &CrmName) -> Result<(), DirectoryError> {
+        let crm = crm.clone();
+        self.aside("was forgetting a CRM", move |store| store.forget(&crm))
+            .await
+    }
+
+    async fn crms(&self) -> Result<Vec<CrmName>, DirectoryError> {
+        let doing = "was listing the CRMs";
+        self.aside(doing, move |store| store.survey(doing, survey::crms))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::RosterRules;
+
+    #[test]
+    fn settings_that_cannot_be_are_refused_by_name() {
+        for (written, named) in [("cache_mb = 0", "cache_mb"), ("cach_mb = 5", "cach_mb")] {
+            let folder = tempfile::tempdir().unwrap();
+            let opening = Opening {
+                data_dir: folder.path().to_owned(),
+                rules: RosterRules::default(),
+            };
+            let refused = open(written.parse().unwrap(), opening).err().unwrap();
+            assert!(refused.to_string().contains(named), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_example_opens() {
+        let mut example: toml::Table = KIND.example.parse().unwrap();
+        let Some(toml::Value::Table(mut table)) = example.remove("directory") else {
+            panic!("the example is a [directory] table");
+        };
+        assert_eq!(table.remove("kind"), Some(KIND.name.into()));
+        let settings: Settings = table.try_into().unwrap();
+        assert_eq!(settings, Settings::default());
+    }
+}

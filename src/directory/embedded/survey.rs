@@ -1,0 +1,123 @@
+//! What the embedded store reads off a call's path: names, states, counts, employees.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::{Key, Source, unreadable};
+use super::store::CrmNames;
+use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
+use crate::record::{CrmName, Employee};
+
+/// The numbers of all CRMs ever met.
+pub(super) fn crm_names(connection: &Connection) -> rusqlite::Result<HashMap<i64, CrmName>> {
+    connection
+        .prepare("SELECT crm, name FROM crms")?
+        .query_map([], |row| {
+            let name: String = row.get(1)?;
+            Ok((row.get(0)?, CrmName::new(&name)))
+        })?
+        .collect()
+}
+
+/// The CRMs of which there is anything, by name.
+pub(super) fn crms(connection: &Connection) -> rusqlite::Result<Vec<CrmName>> {
+    connection
+        .prepare(
+            "SELECT name FROM crms c WHERE EXISTS (SELECT 1 FROM employees e WHERE e.crm = c.crm)
+                OR EXISTS (SELECT 1 FROM cards
+                    WHERE source >= c.crm * ?1 AND source < (c.crm + 1) * ?1)
+                OR EXISTS (SELECT 1 FROM sync_state
+                    WHERE source >= c.crm * ?1 AND source < (c.crm + 1) * ?1)
+            ORDER BY name",
+        )?
+        .query_map([Source::KINDS_PER_CRM], |row| {
+            Ok(CrmName::new(&row.get::<_, String>(0)?))
+        })?
+        .collect()
+}
+
+/// All employees of all CRMs, put together.
+pub(super) fn roster(
+    connection: &Connection,
+    crms: &HashMap<i64, CrmName>,
+    rules: &RosterRules,
+) -> rusqlite::Result<Roster> {
+    let mut statement = connection.prepare("SELECT crm, json FROM employees ORDER BY crm, id")?;
+    let mut rows = statement.query([])?;
+    let mut employees: Vec<(&CrmName, Employee)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let json = row.get_ref(1)?.as_str()?;
+        if let Some(crm) = crms.get(&row.get(0)?) {
+            employees.push((crm, serde_json::from_str(json).map_err(unreadable)?));
+        }
+    }
+    let employees = employees.iter().map(|(crm, employee)| (*crm, employee));
+    Ok(Roster::build(employees, rules))
+}
+
+/// The state of one sync.
+pub(super) fn state(connection: &Connection, source: Source) -> rusqlite::Result<SyncState> {
+    let json: Option<String> = connection
+        .prepare_cached("SELECT json FROM sync_state WHERE source = ?1")?
+        .query_row([source.0], |row| row.get(0))
+        .optional()?;
+    json.map_or_else(
+        || Ok(SyncState::default()),
+        |json| serde_json::from_str(&json).map_err(unreadable),
+    )
+}
+
+/// Reads the whole index of one kind.
+pub(super) fn count_unseen(
+    connection: &Connection,
+    source: Source,
+    mark: i64,
+) -> rusqlite::Result<Unseen> {
+    connection
+        .prepare_cached(
+            "SELECT count(*) FILTER (WHERE walk < ?2), count(*) FROM cards WHERE source = ?1",
+        )?
+        .query_row([source.0, mark], |row| {
+            Ok(Unseen {
+                unseen: row.get::<_, i64>(0)?.unsigned_abs(),
+                total: row.get::<_, i64>(1)?.unsigned_abs(),
+            })
+        })
+}
+
+/// The next cards below `mark`, in the order of their ids; at most `limit`.
+pub(super) fn unseen_after(
+    connection: &Connection,
+    source: Source,
+    mark: i64,
+    after: &Key,
+    limit: usize,
+) -> rusqlite::Result<Vec<Key>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM cards WHERE source = ?1 AND id > ?3 AND walk < ?2
+            ORDER BY id",
+        )?
+        .query_map(params![source.0, mark, after], |row| row.get(0))?
+        .take(limit)
+        .collect()
+}
+
+/// Reads the whole index of cards.
+pub(super) fn counts(connection: &Connection, crms: &CrmNames) -> rusqlite::Result<Vec<Count>> {
+    let counted: rusqlite::Result<Vec<(i64, i64)>> = connection
+        .prepare_cached("SELECT source, count(*) FROM cards GROUP BY source ORDER BY source")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect();
+    let crms = crms.load();
+    let named = |(source, cards): (i64, i64)| {
+        let source = Source(source);
+        Some(Count {
+            crm: crms.get(&source.crm())?.clone(),
+            kind: source.kind()?,
+            cards: cards.unsigned_abs(),
+        })
+    };
+    Ok(counted?.into_iter().filter_map(named).collect())
+}

@@ -1,0 +1,301 @@
+//! The HTTP accept loop: connections, their limits, and request lines that Asterisk wrote raw.
+//!
+//! Asterisk opens a connection for every call and leaves it open until the call ends, possibly hours
+//! later: so idle connections are closed after a few seconds and never counted against anybody.
+//! Knows nothing of what is served.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use memchr::memmem;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection may be idle, or a request's head may take to arrive.
+pub const IDLE: Duration = Duration::from_secs(5);
+/// How long answers under way may take after the server was told to stop.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// The longest request head.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// How long to wait when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves connections until `stop`, then lets the answers under way finish.
+///
+/// `answer` is called for every request with the address of who asks; it cannot fail.
+pub async fn serve<A, F>(listener: TcpListener, answer: A, stop: CancellationToken)
+where
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(LONGEST_HEAD);
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Fails only for a connection that is gone already.
+        let _ = stream.set_nodelay(true);
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answered = answer(request, peer);
+            async move { Ok::<_, Infallible>(answered.await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(MendedStream::new(stream)), service);
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "connection ended early");
+            }
+        });
+    }
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("stopped with connections still open");
+    }
+}
+
+/// A connection whose request lines are made legal on the way in.
+///
+/// The page's dialplan puts the caller's number into the address as it is: Asterisk 16 sends spaces,
+/// both versions send UTF-8 bytes, quotes and braces. An HTTP parser would answer 400; here such
+/// bytes are percent-encoded before it sees them. A head that needs no mending is not copied.
+struct MendedStream {
+    inner: TcpStream,
+    /// A head that has not arrived whole.
+    partial: Vec<u8>,
+    /// Mended bytes that the reader has not taken yet.
+    ready: Vec<u8>,
+    taken: usize,
+    /// Behind a request with a body the heads cannot be told apart any more: nothing is mended.
+    opaque: bool,
+}
+
+impl MendedStream {
+    fn new(inner: TcpStream) -> Self {
+        Self {
+            inner,
+            partial: Vec::new(),
+            ready: Vec::new(),
+            taken: 0,
+            opaque: false,
+        }
+    }
+
+    /// Takes what has arrived; puts into `ready` what the reader may see.
+    fn mend(&mut self, arrived: &[u8]) {
+        self.partial.extend_from_slice(arrived);
+        while !self.opaque {
+            let Some(end) = memmem::find(&self.partial, b"\r\n\r\n").map(|at| at + 4) else {
+                break;
+            };
+            let head: Vec<u8> = self.partial.drain(..end).collect();
+            self.opaque = has_body(&head);
+            match mend_head(&head) {
+                Some(mended) => self.ready.extend_from_slice(&mended),
+                None => self.ready.extend_from_slice(&head),
+            }
+        }
+        if self.opaque || self.partial.len() > LONGEST_HEAD {
+            self.opaque = true;
+            self.ready.append(&mut self.partial);
+        }
+    }
+
+    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) {
+        let waiting = self.ready.get(self.taken..).unwrap_or_default();
+        let count = waiting.len().min(buffer.remaining());
+        buffer.put_slice(waiting.get(..count).unwrap_or_default());
+        self.taken += count;
+        if self.taken >= self.ready.len() {
+            self.ready.clear();
+            self.taken = 0;
+        }
+    }
+}
+
+impl AsyncRead for MendedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        loop {
+            if !self.ready.is_empty() {
+                self.hand_out(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            match Pin::new(&mut self.inner).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let arrived = buffer.filled().get(before..).unwrap_or_default();
+            if arrived.is_empty() || self.opaque || (self.partial.is_empty() && is_legal(arrived)) {
+                return Poll::Ready(Ok(()));
+            }
+            let arrived = arrived.to_vec();
+            buffer.set_filled(before);
+            self.mend(&arrived);
+        }
+    }
+}
+
+impl AsyncWrite for MendedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// Says whether this is exactly one whole head without a body and with a legal request line.
+fn is_legal(bytes: &[u8]) -> bool {
+    memmem::find(bytes, b"\r\n\r\n") == Some(bytes.len().wrapping_sub(4))
+        && bytes.starts_with(b"GET ")
+        && mend_head(bytes).is_none()
+        && !has_body(bytes)
+}
+
+fn has_body(head: &[u8]) -> bool {
+    head.split(|byte| *byte == b'\n').skip(1).any(|line| {
+        [&b"content-length:"[..], b"transfer-encoding:"]
+            .iter()
+            .any(|name| {
+                line.get(..name.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(name))
+            })
+    })
+}
+
+/// Percent-encodes what may not stand in a request's address; `None` if all of it may.
+fn mend_head(head: &[u8]) -> Option<Vec<u8>> {
+    let line_end = memchr::memchr(b'\n', head)?;
+    let line = head.get(..line_end)?;
+    let target_start = memchr::memchr(b' ', line)? + 1;
+    let target_end = memmem::rfind(line, b" HTTP/1.").filter(|end| *end >= target_start)?;
+    let target = head.get(target_start..target_end)?;
+    if target.iter().all(|byte| may_stand_in_an_address(*byte)) {
+        return None;
+    }
+    let mut mended = Vec::with_capacity(head.len() + 64);
+    mended.extend_from_slice(head.get(..target_start)?);
+    for byte in target {
+        if may_stand_in_an_address(*byte) {
+            mended.push(*byte);
+        } else {
+            mended.extend_from_slice(percent_encoding::percent_encode_byte(*byte).as_bytes());
+        }
+    }
+    mended.extend_from_slice(head.get(target_end..)?);
+    Some(mended)
+}
+
+fn may_stand_in_an_address(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_in_the_address_are_encoded_and_the_rest_stays() {
+        for (line, expected) in [
+            ("GET /forward?phone=+79161234567&trunk=s", None),
+            (
+                "GET /forward?phone=7916 sp&trunk=s",
+                Some("GET /forward?phone=7916%20sp&trunk=s"),
+            ),
+            (
+                "GET /forward?phone=\"{x}|^`<>\\#",
+                Some("GET /forward?phone=%22%7Bx%7D%7C%5E%60%3C%3E%5C%23"),
+            ),
+            ("GET /forward?phone=Р", Some("GET /forward?phone=%D0%A0")),
+            ("GET /forward?phone=7916%&trunk=s", None),
+            (
+                "GET /forward?phone= HTTP/1.1 x",
+                Some("GET /forward?phone=%20HTTP/1.1%20x"),
+            ),
+        ] {
+            let head = format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let mended = mend_head(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+            let expected = expected.map(|line| format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert_eq!(mended, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_noticed() {
+        assert!(has_body(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n"));
+        assert!(has_body(
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+        ));
+        assert!(!has_body(
+            b"GET /content-length: HTTP/1.1\r\nHost: x\r\n\r\n"
+        ));
+    }
+}

@@ -1,0 +1,31 @@
+//! pryamo puts every caller through to their own person.
+//!
+//! The modules in the order in which a call meets them, then in the order of a change in the CRM.
+//! Which module may name which is written down in `ARCHITECTURE.md` and held by
+//! `tests/it/layering.rs`.
+
+// A call.
+pub mod call;
+pub mod caller_name;
+pub mod decision;
+pub mod directory;
+pub mod matcher;
+pub mod pbx;
+pub mod phone;
+pub mod router;
+pub mod rules;
+
+// A change in the CRM.
+pub mod crm;
+pub mod record;
+pub mod sync;
+
+// Round both.
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod http_server;
+pub mod metrics;
+pub mod serve;
+pub mod web;

@@ -1,0 +1,187 @@
+//! `GET /forward`, for Asterisk's `CURL()`: the vendor page's question and answer, to the letter.
+//!
+//! The page's dialplan does not encode what it sends, so the query is read by hand and nothing in it
+//! is an error. The answer is read by `HASH()`: `number` stands first, so that no name can swallow
+//! it, and every byte beyond letters, digits and `-_.~` is percent-encoded. Facts: experiments with
+//! Asterisk 16 and 22 and their `func_curl.c` and `func_strings.c`.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::call::{Did, IncomingCall};
+use crate::caller_name;
+use crate::decision::Decision;
+
+/// What stays as it is in a value: a space must be `%20` (with `hashcompat=yes` a plus stays one).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A longer parameter is no phone, DID or call id of any PBX.
+const LONGEST_VALUE: usize = 512;
+
+/// Reads the query of `/forward`, raw or encoded; `did` is the API's word for `trunk`.
+///
+/// Of a repeated parameter the first `phone` and the last `trunk` and `callid` count: what a caller
+/// smuggles in through their number stands between them. A leading space in `phone` is a plus that
+/// a form decoder has eaten; a plus is never a space here.
+pub fn read_query(query: &str) -> IncomingCall {
+    let mut call = IncomingCall::default();
+    let mut has_phone = false;
+    for pair in query.split('&') {
+        let (key, raw) = pair.split_once('=').unwrap_or((pair, ""));
+        match key {
+            "phone" if !has_phone => {
+                has_phone = true;
+                call.phone = decode(raw);
+            }
+            "trunk" | "did" => call.did = Did::new(&decode(raw)),
+            "callid" => call.call_id = Some(decode(raw)).filter(|id| !id.is_empty()),
+            _ => {}
+        }
+    }
+    if let Some(eaten) = call.phone.strip_prefix(' ') {
+        call.phone = format!("+{}", eaten.trim_start());
+    }
+    call
+}
+
+fn decode(raw: &str) -> String {
+    let mut text = percent_decode_str(raw).decode_utf8_lossy().into_owned();
+    if text.len() > LONGEST_VALUE {
+        let end = (0..=LONGEST_VALUE)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+    }
+    text
+}
+
+/// Writes the answer: `number=101&name=...`, or nothing for a caller whom nobody knows.
+///
+/// A known caller whose people cannot be rung gets an empty `number` and the name. Always below
+/// 1 KiB.
+pub fn write_answer(decision: &Decision, names: &caller_name::Settings) -> String {
+    let Some(entity) = &decision.entity else {
+        return String::new();
+    };
+    let name = caller_name::show(&entity.name, entity.company.as_deref(), names);
+    let number = decision
+        .ring
+        .as_ref()
+        .map_or("", |extension| extension.as_str());
+    let mut answer = String::with_capacity(16 + number.len() + name.len() * 3);
+    answer.push_str("number=");
+    answer.push_str(number);
+    answer.push_str("&name=");
+    answer.extend(utf8_percent_encode(&name, ENCODED));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> (String, Option<String>, Option<String>) {
+        let call = read_query(query);
+        (
+            call.phone,
+            call.did.map(|did| did.as_str().to_owned()),
+            call.call_id,
+        )
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn raw_and_encoded_queries_are_read_alike() {
+        let own = |text: &str| Some(text.to_owned());
+        for (query, phone, did, call_id, why) in [
+            (
+                "phone=79161234567&trunk=74951234567&callid=1.2",
+                "79161234567",
+                own("74951234567"),
+                own("1.2"),
+                "plain",
+            ),
+            (
+                "phone=+79161234567&trunk=s&callid=1.1",
+                "+79161234567",
+                own("s"),
+                own("1.1"),
+                "raw plus",
+            ),
+            (
+                "phone=%2B79161234567&trunk=s",
+                "+79161234567",
+                own("s"),
+                None,
+                "encoded plus",
+            ),
+            (
+                "phone=%2079161234567",
+                "+79161234567",
+                None,
+                None,
+                "a form decoder's space",
+            ),
+            (
+                "phone=7916&trunk=evil&trunk=7495&callid=1.1",
+                "7916",
+                own("7495"),
+                own("1.1"),
+                "injected trunk",
+            ),
+            (
+                "phone=7916&phone=7917&trunk=7495",
+                "7916",
+                own("7495"),
+                None,
+                "injected phone",
+            ),
+            ("phone=7916", "7916", None, None, "cut off by #"),
+            (
+                "phone=7916%&trunk=s",
+                "7916%",
+                own("s"),
+                None,
+                "percent sign alone",
+            ),
+            ("phone=%zz&trunk=s", "%zz", own("s"), None, "no hex"),
+            ("phone=&trunk=s", "", own("s"), None, "empty"),
+            ("trunk=s", "", own("s"), None, "missing"),
+            ("", "", None, None, "nothing at all"),
+            ("phone=%D0%A0", "Р", None, None, "Cyrillic"),
+            ("phone=%FF", "\u{fffd}", None, None, "no UTF-8"),
+            (
+                "phone=7916=7&trunk==",
+                "7916=7",
+                own("="),
+                None,
+                "equals signs",
+            ),
+            ("&&&=&phone=7916", "7916", None, None, "empty pieces"),
+            (
+                "phone=anonymous&trunk=&callid=",
+                "anonymous",
+                None,
+                None,
+                "empty values",
+            ),
+        ] {
+            assert_eq!(
+                read(query),
+                (phone.to_owned(), did, call_id),
+                "{query}: {why}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_is_an_error(query in ".{0,200}") {
+            let call = read_query(&query);
+            assert!(call.phone.len() <= LONGEST_VALUE + 1);
+        }
+    }
+}

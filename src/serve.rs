@@ -1,0 +1,324 @@
+//! Opens everything, supervises it, stops it: the one place where the parts meet.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::config::{Config, CrmTable};
+use crate::crm::{self, Crm, SettingsError};
+use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
+use crate::http_server;
+use crate::metrics;
+use crate::phone;
+use crate::router::Router;
+use crate::rules;
+use crate::sync::live::Live;
+use crate::sync::mirror::Mirror;
+use crate::sync::{Clock, Source};
+use crate::web::{Access, Web};
+
+/// The file in `data_dir` that holds the token of `pryamo`'s own commands.
+pub const CONTROL_TOKEN: &str = "control.token";
+
+/// A daemon that listens. Stops when [`Daemon::stop`] is called.
+pub struct Daemon {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The wall clock.
+pub fn clock() -> Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that is handed to all others"
+    )]
+    Arc::new(Timestamp::now)
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something listens there already.
+    #[error(
+        "{0} is taken: another pryamo or the vendor's module listens there; stop it, or change `forward.listen`"
+    )]
+    Taken(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0} (`forward.listen`)")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// A `[[crm]]` table cannot be used.
+    #[error("crm `{name}`")]
+    Crm {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        cause: SettingsError,
+    },
+    /// The directory cannot be opened.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    /// The system refused something that is always there.
+    #[error("cannot {doing}")]
+    System {
+        /// What was refused.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+fn refused(doing: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |cause| StartError::System { doing, cause }
+}
+
+/// Opens the connector of a `[[crm]]` table.
+pub fn open_crm(config: &Config, table: &CrmTable) -> Result<Arc<dyn Crm>, StartError> {
+    let fault = |cause| StartError::Crm {
+        name: table.name.to_string(),
+        cause,
+    };
+    let kind = crm::KINDS.iter().find(|kind| kind.name == table.kind);
+    let unknown = || SettingsError::Wrong(format!("`kind = \"{}\"` is not known", table.kind));
+    let kind = kind.ok_or_else(unknown).map_err(fault)?;
+    (kind.open)(table.own.clone(), config.connector_common(table)).map_err(fault)
+}
+
+/// Opens the directory that the configuration names.
+pub fn open_directory(config: &Config) -> Result<Arc<dyn Directory>, StartError> {
+    let kind = directory::KINDS
+        .iter()
+        .find(|kind| kind.name == config.directory_kind);
+    let unknown = || {
+        OpenError::Settings(format!(
+            "`directory.kind = \"{}\"` is not known",
+            config.directory_kind
+        ))
+    };
+    let opening = Opening {
+        data_dir: config.data_dir.clone(),
+        rules: config.roster_rules(),
+    };
+    Ok((kind.ok_or_else(unknown)?.open)(
+        config.directory.clone(),
+        opening,
+    )?)
+}
+
+impl Daemon {
+    /// Opens the directory and the CRMs, and begins to answer.
+    ///
+    /// Must be called on a runtime: syncs and live lookups run there; calls are answered on threads
+    /// of their own.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        raise_open_files();
+        // The numbering plans are unpacked at their first use: not while a caller waits.
+        let _ = phone::read_caller("79161234567", config.phone.region);
+        let listener = listen(config.forward.listen)?;
+        let address = listener
+            .local_addr()
+            .map_err(refused("read the port's address"))?;
+        let mut sources = Vec::new();
+        for table in &config.crms {
+            let crm = open_crm(config, table)?;
+            let (name, fields) = (table.name.clone(), &table.common.fields);
+            let (region, identity) = (config.region_of(table), config.identity_of(table));
+            sources.push(Source::new(name, crm, region, fields, identity));
+        }
+        let directory = open_directory(config)?;
+        for source in &sources {
+            source
+                .forget_other(&*directory)
+                .await
+                .map_err(OpenError::from)?;
+        }
+        note_unused(config, &*directory)
+            .await
+            .map_err(OpenError::from)?;
+        let mirror = |source: &Source| {
+            Arc::new(Mirror::new(
+                source.clone(),
+                config.sync.clone(),
+                Arc::clone(&directory),
+                Arc::clone(&clock),
+            ))
+        };
+        let mirrors: Vec<Arc<Mirror>> = sources.iter().map(mirror).collect();
+        let web = Arc::new(Self::web(
+            config,
+            directory,
+            sources,
+            mirrors.clone(),
+            clock,
+        )?);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for mirror in mirrors {
+            let stop = stop.clone();
+            tasks.spawn(async move { mirror.run(stop).await });
+        }
+        let threads = answer_on_threads(&listener, &web, config.forward.threads, &stop)?;
+        Ok(Self {
+            address,
+            stop,
+            tasks,
+            threads,
+        })
+    }
+
+    fn web(
+        config: &Config,
+        directory: Arc<dyn Directory>,
+        sources: Vec<Source>,
+        mirrors: Vec<Arc<Mirror>>,
+        clock: Clock,
+    ) -> Result<Web, StartError> {
+        let live = Arc::new(Live::new(
+            sources,
+            Arc::clone(&directory),
+            Handle::current(),
+        ));
+        let rules = rules::KINDS.iter().map(|kind| (kind.open)()).collect();
+        let router = Router::new(
+            config.router_settings(),
+            Arc::clone(&directory),
+            live,
+            rules,
+        );
+        let router = Arc::new(router);
+        let api = Api {
+            router: Arc::clone(&router),
+            names: config.names.clone(),
+            directory,
+            mirrors,
+            oldest_seconds: config.sync.oldest_seconds,
+            clock: Arc::clone(&clock),
+            control_token: make_control_token(&config.data_dir)?,
+            // A second daemon in one process (tests) goes without.
+            prometheus: metrics::install().ok(),
+        };
+        Ok(Web {
+            router,
+            names: config.names.clone(),
+            access: Access {
+                allow: config.forward.allow.clone(),
+                token: config.forward.token.clone(),
+            },
+            api: api::routes(Arc::new(api)),
+            clock,
+        })
+    }
+
+    /// Stops: no new connections, answers under way finish, syncs end behind their last page.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        for thread in self.threads {
+            // A thread that panicked has nothing more to say; its connections are closed.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// The port, taken before anything else, so that a second daemon harms nothing.
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::AddrInUse => StartError::Taken(address),
+        _ => StartError::Listen(address, cause),
+    })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(refused("set up the port"))?;
+    Ok(listener)
+}
+
+/// Threads with a small runtime each, so that neither a sync nor a slow log holds a caller up.
+fn answer_on_threads(
+    listener: &TcpListener,
+    web: &Arc<Web>,
+    count: usize,
+    stop: &CancellationToken,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let mut threads = Vec::new();
+    for number in 0..count {
+        let listener = listener.try_clone().map_err(refused("share the port"))?;
+        let web = Arc::clone(web);
+        let stop = stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(refused("set up a thread that answers"))?;
+        let thread = std::thread::Builder::new()
+            .name(format!("answer-{number}"))
+            .spawn(move || {
+                runtime.block_on(async {
+                    let listener = match tokio::net::TcpListener::from_std(listener) {
+                        Ok(listener) => listener,
+                        Err(error) => {
+                            tracing::error!(%error, "a thread cannot answer");
+                            return;
+                        }
+                    };
+                    let answer = move |request, peer| Arc::clone(&web).answer(request, peer);
+                    http_server::serve(listener, answer, stop).await;
+                });
+            });
+        threads.push(thread.map_err(refused("start a thread that answers"))?);
+    }
+    Ok(threads)
+}
+
+/// The mirror of a CRM that the configuration no longer has stays on the disk and says nothing.
+async fn note_unused(config: &Config, directory: &dyn Directory) -> Result<(), DirectoryError> {
+    for crm in directory.crms().await? {
+        if !config.crms.iter().any(|table| table.name == crm) {
+            tracing::warn!(%crm, "the configuration has no CRM of this name any more; its mirror is not used");
+        }
+    }
+    Ok(())
+}
+
+/// Every waiting call is an open connection: a thousand files are too few.
+fn raise_open_files() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files; many waiting calls may need it");
+    }
+}
+
+/// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.
+fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random)
+        .map_err(|error| refused("get random numbers")(std::io::Error::other(error)))?;
+    let mut token = String::with_capacity(64);
+    for byte in random {
+        // Writing into a string does not fail.
+        let _ = write!(token, "{byte:02x}");
+    }
+    let path = data_dir.join(CONTROL_TOKEN);
+    // Removed first: the mode counts only for a file that is made.
+    let _ = std::fs::remove_file(&path);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(token.as_bytes()))
+        .map_err(refused("write control.token into `data_dir`"))?;
+    Ok(token.into())
+}

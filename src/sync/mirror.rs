@@ -1,0 +1,555 @@
+//! Fills the directory from one CRM and keeps it fresh.
+//!
+//! One task per CRM; its kinds run side by side, since their limits are apart. A full walk stores
+//! page after page with its cursor and goes on there after a stop; while it runs again later, what
+//! is there stays and changes are still read. Cards that a walk did not see are deleted behind it,
+//! unless there are suspiciously many; where a walk may miss cards, two walks must agree.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{Clock, Settings, Source, phones_of};
+use crate::crm::{CrmError, Cursor, Page};
+use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
+use crate::record::{CrmName, EntityKind};
+
+/// The first wait after a failed pass; doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LAST_PAUSE: Duration = Duration::from_mins(5);
+/// After a refusal that only a person can mend.
+const REFUSED_PAUSE: Duration = Duration::from_mins(5);
+/// After a block by the vendor: asking on would make it worse.
+const BLOCKED_PAUSE: Duration = Duration::from_mins(10);
+/// Fewer missing cards than this are never suspicious, unless nothing is left.
+const FEW_CARDS: u64 = 20;
+
+/// Keeps one CRM's mirror. Shared between its own task and those who ask how it stands.
+pub struct Mirror {
+    source: Source,
+    settings: Settings,
+    directory: Arc<dyn Directory>,
+    clock: Clock,
+    status: Mutex<Status>,
+    orders: Mutex<Orders>,
+    wake: Notify,
+}
+
+/// What somebody asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Order {
+    /// Walk all cards again, even if a walk is not due.
+    pub full: bool,
+    /// Delete what a walk did not see, however much it is.
+    pub accept_deletions: bool,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    /// The pass after the one that runs satisfies all orders up to this number.
+    last_ticket: u64,
+    open: bool,
+    order: Order,
+}
+
+/// How a CRM's mirror stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The CRM.
+    pub crm: String,
+    /// True while a pass runs.
+    pub running: bool,
+    /// Orders up to this ticket are done.
+    pub done_ticket: u64,
+    /// Employees read last.
+    pub employees: usize,
+    /// When the employees were read last.
+    pub employees_at: Option<Timestamp>,
+    /// What went wrong with the employees last; `None` when all is well.
+    pub employees_error: Option<String>,
+    /// Each kind.
+    pub kinds: BTreeMap<EntityKind, KindStatus>,
+}
+
+/// How one kind of a CRM's mirror stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct KindStatus {
+    /// True while a walk runs.
+    pub walking: bool,
+    /// Cards that the running walk has stored since the daemon took it up.
+    pub walked_cards: u64,
+    /// Cards in all, where the CRM tells.
+    pub total_cards: Option<u64>,
+    /// When a walk last ended whole.
+    pub whole_at: Option<Timestamp>,
+    /// When the CRM last answered.
+    pub fresh_at: Option<Timestamp>,
+    /// What went wrong last; `None` when all is well.
+    pub error: Option<String>,
+    /// Set when a walk found suspiciously few cards.
+    pub shrunk: Option<Unseen>,
+}
+
+/// Why a pass over one kind ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The CRM did not answer as asked.
+    #[error(transparent)]
+    Crm(#[from] CrmError),
+    /// The directory did not take it.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl SyncError {
+    /// How long to leave the CRM alone; `None` leaves it to the growing pause.
+    fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::Crm(CrmError::RateLimited(wait) | CrmError::OutOfBudget(wait)) => Some(*wait),
+            Self::Crm(CrmError::Blocked(_)) => Some(BLOCKED_PAUSE),
+            Self::Crm(CrmError::Unauthorized(_) | CrmError::Forbidden { .. }) => {
+                Some(REFUSED_PAUSE)
+            }
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            let words = inner.to_string();
+            if !text.ends_with(&words) {
+                text = format!("{text}: {words}");
+            }
+            cause = inner.source();
+        }
+        text
+    }
+}
+
+impl Mirror {
+    /// Puts a mirror together; nothing runs yet.
+    pub fn new(
+        source: Source,
+        settings: Settings,
+        directory: Arc<dyn Directory>,
+        clock: Clock,
+    ) -> Self {
+        let status = Status {
+            crm: source.name.to_string(),
+            ..Status::default()
+        };
+        Self {
+            source,
+            settings,
+            directory,
+            clock,
+            status: Mutex::new(status),
+            orders: Mutex::new(Orders::default()),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The CRM that this mirror copies.
+    pub fn name(&self) -> &CrmName {
+        &self.source.name
+    }
+
+    /// The connector, for `check`.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.lock().clone()
+    }
+
+    /// Asks for a pass; gives a ticket. The pass is over once [`Status::done_ticket`] reaches it.
+    pub fn order(&self, order: Order) -> u64 {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.last_ticket += 1;
+        orders.open = true;
+        orders.order.full |= order.full;
+        orders.order.accept_deletions |= order.accept_deletions;
+        self.wake.notify_one();
+        orders.last_ticket
+    }
+
+    /// Passes over the CRM again and again until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        self.recall().await;
+        let mut failures = 0;
+        loop {
+            let failed = tokio::select! {
+                failed = self.pass() => failed,
+                () = stop.cancelled() => return,
+            };
+            let pause = match failed {
+                None => {
+                    failures = 0;
+                    Duration::from_secs(self.settings.changes_every_seconds)
+                }
+                Some(wanted) => {
+                    failures += 1;
+                    let growing = FIRST_PAUSE * 2_u32.saturating_pow((failures - 1).min(6));
+                    wanted.unwrap_or(growing.min(LAST_PAUSE))
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One pass: the employees if due, then every kind.
+    ///
+    /// `None` when all went well; else how long the CRM wants to be left alone, if it said so.
+    pub async fn pass(&self) -> Option<Option<Duration>> {
+        let (ticket, order) = self.take_orders();
+        self.lock().running = true;
+        let employees = self.employees(order.is_some()).await;
+        let order = order.unwrap_or_default();
+        let kinds = self.source.crm.kinds();
+        let passes = kinds.iter().map(|kind| async move {
+            let passed = self.kind(*kind, order).await;
+            self.note(*kind, &passed);
+            passed
+        });
+        let kinds_done = join_all(passes).await;
+        let mut status = self.lock();
+        status.running = false;
+        status.done_ticket = ticket;
+        drop(status);
+        let failures: Vec<SyncError> = kinds_done
+            .into_iter()
+            .chain([employees])
+            .filter_map(Result::err)
+            .collect();
+        let longest = failures.iter().filter_map(SyncError::pause).max();
+        (!failures.is_empty()).then_some(longest)
+    }
+
+    fn take_orders(&self) -> (u64, Option<Order>) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = std::mem::take(&mut orders.order);
+        let was_open = std::mem::take(&mut orders.open);
+        (orders.last_ticket, was_open.then_some(order))
+    }
+
+    /// Shows after a restart what the directory remembers.
+    async fn recall(&self) {
+        for kind in self.source.crm.kinds() {
+            if let Ok(state) = self.directory.sync_state(&self.source.name, *kind).await {
+                self.show(*kind, &state);
+            }
+        }
+        let employees = self.directory.roster();
+        let own = employees
+            .all()
+            .iter()
+            .filter(|one| one.crm == self.source.name)
+            .count();
+        self.lock().employees = own;
+    }
+
+    async fn employees(&self, ordered: bool) -> Result<(), SyncError> {
+        let read_at = self.lock().employees_at;
+        let every = SignedDuration::from_secs(self.settings.employees_every_seconds.cast_signed());
+        let is_due = read_at.is_none_or(|at| (self.clock)().duration_since(at) >= every);
+        if !is_due && !ordered {
+            return Ok(());
+        }
+        let read = async {
+            let employees = self.source.crm.employees().await?;
+            let count = employees.len();
+            self.directory
+                .replace_employees(&self.source.name, employees, (self.clock)())
+                .await?;
+            Ok::<usize, SyncError>(count)
+        };
+        match read.await {
+            Ok(count) => {
+                let mut status = self.lock();
+                status.employees = count;
+                status.employees_at = Some((self.clock)());
+                status.employees_error = None;
+                Ok(())
+            }
+            Err(error) => {
+                let text = error.text();
+                let mut status = self.lock();
+                if status.employees_error.as_ref() != Some(&text) {
+                    tracing::error!(crm = %self.source.name, error = text, "cannot read the employees; those known stay");
+                }
+                status.employees_error = Some(text);
+                Err(error)
+            }
+        }
+    }
+
+    async fn kind(&self, kind: EntityKind, order: Order) -> Result<(), SyncError> {
+        let mut state = self.directory.sync_state(&self.source.name, kind).await?;
+        let reading = match self.source.crm.fingerprint() {
+            Some(fingerprint) => format!("{}/{fingerprint}", self.source.reading),
+            None => self.source.reading.clone(),
+        };
+        let is_due = self.settings.walk_every_seconds > 0
+            && state.whole_at.is_some_and(|at| {
+                let age = (self.clock)().duration_since(at).as_secs();
+                age >= self.settings.walk_every_seconds.cast_signed()
+            });
+        let must_begin = state.reading != reading || order.full || (is_due && !state.walking);
+        if must_begin || (state.whole_at.is_none() && !state.walking) {
+            state.walk += 1;
+            state.cursor = None;
+            state.walking = true;
+            state.all_seen = false;
+            state.walk_began = None;
+            state.reading = reading;
+            state.identity.clone_from(&self.source.identity);
+        }
+        if state.walking {
+            self.walk(kind, &mut state, order).await
+        } else if self.source.crm.fingerprint().is_some() {
+            state.fresh_at = Some((self.clock)());
+            self.directory
+                .set_sync_state(&self.source.name, kind, &state)
+                .await?;
+            self.show(kind, &state);
+            Ok(())
+        } else {
+            self.changes(kind, &mut state).await
+        }
+    }
+
+    async fn walk(
+        &self,
+        kind: EntityKind,
+        state: &mut SyncState,
+        order: Order,
+    ) -> Result<(), SyncError> {
+        self.begin_to_show(kind);
+        let mut changes_at = (self.clock)();
+        if !state.all_seen {
+            let mut pages = self.source.crm.walk(kind, state.cursor.clone().map(Cursor));
+            while let Some(page) = pages.next().await {
+                let is_last = self.store_walked(kind, page?, state).await?;
+                if is_last {
+                    break;
+                }
+                let waited = (self.clock)().duration_since(changes_at).as_secs();
+                let is_mirrored = state.whole_at.is_some() && state.changes_until.is_some();
+                if is_mirrored && waited >= self.settings.changes_every_seconds.cast_signed() {
+                    changes_at = (self.clock)();
+                    self.changes(kind, state).await?;
+                }
+            }
+            if !state.all_seen {
+                let method = format!("walk of {kind}s");
+                let text = "it ended without a last page".to_owned();
+                return Err(CrmError::Shape { method, text }.into());
+            }
+        }
+        self.sweep(kind, state, order).await
+    }
+
+    /// Stores a walked page and the state behind it, together. Says whether it was the last.
+    async fn store_walked(
+        &self,
+        kind: EntityKind,
+        page: Page,
+        state: &mut SyncState,
+    ) -> Result<bool, SyncError> {
+        let now = (self.clock)();
+        let is_last = page.cursor.is_none();
+        let count = page.cards.len() as u64;
+        if state.walk_began.is_none() {
+            state.walk_began = Some(page.server_time.unwrap_or(now));
+        }
+        state.fresh_at = Some(now);
+        if is_last {
+            state.all_seen = true;
+        }
+        state.cursor = page.cursor.as_ref().map(|cursor| cursor.0.clone());
+        self.store(kind, page.cards, state.walk, Some(state.clone()))
+            .await?;
+        let mut status = self.lock();
+        let shown = status.kinds.entry(kind).or_default();
+        shown.walked_cards += count;
+        shown.total_cards = page.total.or(shown.total_cards);
+        shown.fresh_at = state.fresh_at;
+        Ok(is_last)
+    }
+
+    async fn store(
+        &self,
+        kind: EntityKind,
+        cards: Vec<crate::record::Card>,
+        walk: u64,
+        state: Option<SyncState>,
+    ) -> Result<(), DirectoryError> {
+        let read = cards.into_iter().map(|card| {
+            let phones = phones_of(&card, self.source.region);
+            (card, phones)
+        });
+        let change = Change {
+            crm: self.source.name.clone(),
+            kind,
+            cards: read.collect(),
+            walk,
+            state,
+        };
+        self.directory.apply(change).await
+    }
+
+    /// Deletes what the walk has not seen, unless that is suspiciously much.
+    async fn sweep(
+        &self,
+        kind: EntityKind,
+        state: &mut SyncState,
+        order: Order,
+    ) -> Result<(), SyncError> {
+        let crm = &self.source.name;
+        let needed = if self.source.crm.walks_may_miss() && !order.accept_deletions {
+            state.walk.saturating_sub(1)
+        } else {
+            state.walk
+        };
+        let count = self.directory.count_unseen(crm, kind, needed).await?;
+        let is_suspicious = is_suspicious(count, self.settings.most_deleted_percent);
+        if is_suspicious && !order.accept_deletions {
+            tracing::error!(%crm, %kind, missing = count.unseen, of = count.total,
+                "the walk found suspiciously few cards; nothing was deleted. If they are really gone: \
+                 pryamo sync --crm {crm} --full --accept-deletions");
+            state.shrunk = Some(count);
+        } else {
+            let deleted = self.directory.delete_unseen(crm, kind, needed).await?;
+            if deleted > 0 {
+                tracing::info!(%crm, %kind, deleted, "cards that the CRM no longer has were deleted");
+            }
+            state.shrunk = None;
+        }
+        let now = (self.clock)();
+        state.walking = false;
+        state.all_seen = false;
+        state.cursor = None;
+        state.whole_at = Some(now);
+        state.fresh_at = Some(now);
+        state.changes_until = state.changes_until.max(state.walk_began);
+        self.directory.set_sync_state(crm, kind, state).await?;
+        self.show(kind, state);
+        Ok(())
+    }
+
+    /// Reads what has changed since the last time.
+    async fn changes(&self, kind: EntityKind, state: &mut SyncState) -> Result<(), SyncError> {
+        let since = state
+            .changes_until
+            .or(state.walk_began)
+            .unwrap_or_else(|| (self.clock)());
+        let mut until = None;
+        let mut pages = self.source.crm.changes(kind, since);
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Err(CrmError::FilterIgnored { method }) => {
+                    tracing::warn!(crm = %self.source.name, method, "the CRM ignores the filter by time; changes come with the next full walk");
+                    return Ok(());
+                }
+                page => page?,
+            };
+            until = until.or(page.server_time);
+            self.store(kind, page.cards, state.walk, None).await?;
+        }
+        let now = (self.clock)();
+        // Without a word on the CRM's clock the own one counts, less a doubt.
+        let own = now - SignedDuration::from_mins(5);
+        state.changes_until = Some(until.unwrap_or(own).max(since));
+        state.fresh_at = Some(now);
+        self.directory
+            .set_sync_state(&self.source.name, kind, state)
+            .await?;
+        self.show(kind, state);
+        Ok(())
+    }
+
+    fn begin_to_show(&self, kind: EntityKind) {
+        let mut status = self.lock();
+        let shown = status.kinds.entry(kind).or_default();
+        if !shown.walking {
+            shown.walking = true;
+            shown.walked_cards = 0;
+        }
+    }
+
+    fn show(&self, kind: EntityKind, state: &SyncState) {
+        let mut status = self.lock();
+        let shown = status.kinds.entry(kind).or_default();
+        shown.walking = state.walking;
+        shown.whole_at = state.whole_at;
+        shown.fresh_at = state.fresh_at;
+        shown.shrunk = state.shrunk;
+    }
+
+    fn note(&self, kind: EntityKind, passed: &Result<(), SyncError>) {
+        let mut status = self.lock();
+        let shown = status.kinds.entry(kind).or_default();
+        let text = passed.as_ref().err().map(SyncError::text);
+        if let (Some(text), true) = (&text, shown.error != text) {
+            tracing::error!(crm = %self.source.name, %kind, error = text, "the mirror cannot be brought up to date; it answers with what it has");
+        }
+        if text.is_none() && shown.error.is_some() {
+            tracing::info!(crm = %self.source.name, %kind, "the CRM answers again");
+        }
+        if let Err(SyncError::Crm(error)) = passed {
+            crate::metrics::count_crm_error(&self.source.name, error.label());
+        }
+        shown.error = text;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_suspicious(count: Unseen, most_percent: u64) -> bool {
+    let nothing_left = count.unseen > 0 && count.unseen == count.total;
+    let many = count.unseen > FEW_CARDS;
+    nothing_left || (many && count.unseen * 100 > count.total * most_percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_shrunken_source_is_suspicious() {
+        for (unseen, total, expected, why) in [
+            (0, 0, false, "nothing there, nothing gone"),
+            (0, 100, false, "nothing gone"),
+            (3, 3, true, "nothing left"),
+            (5, 12, false, "a few of a few"),
+            (21, 100, true, "more than a fifth"),
+            (20, 50, false, "few cards, whatever the share"),
+            (2_000, 10_000, false, "a fifth"),
+            (2_001, 10_000, true, "more than a fifth"),
+        ] {
+            assert_eq!(
+                is_suspicious(Unseen { unseen, total }, 20),
+                expected,
+                "{why}"
+            );
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The CRM side and the directory side meet here, and nowhere else.
+//!
+//! [`mirror`] fills the directory and keeps it fresh; [`live`] asks for a number that it lacks;
+//! [`import`] takes an exported file.
+
+pub mod import;
+pub mod live;
+pub mod mirror;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::crm::Crm;
+use crate::directory::{Directory, DirectoryError};
+use crate::phone::{self, E164, Region};
+use crate::record::{Card, CrmName, EntityKind};
+
+/// The wall clock, handed in so that tests may set it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// `[sync]`: how the mirror is kept fresh. Seconds throughout.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Between two checks for changed cards. Default: 60.
+    pub changes_every_seconds: u64,
+    /// Between two readings of the employees. Default: 600.
+    pub employees_every_seconds: u64,
+    /// Between two full walks, which find deletions. Default: 86400; 0 = only when asked.
+    pub walk_every_seconds: u64,
+    /// A walk that would delete more than this share of a kind's cards deletes nothing and raises an
+    /// alarm. Default: 20 (percent).
+    pub most_deleted_percent: u64,
+    /// A mirror whose CRM has not answered for longer makes `/readyz` say 503. Default: 3600.
+    pub oldest_seconds: u64,
+}
+
+impl Settings {
+    /// The options with their defaults, for the example configuration.
+    pub const EXAMPLE: &'static str = "\
+# [sync]
+# changes_every_seconds = 60     # between two checks for changed cards
+# employees_every_seconds = 600  # between two readings of the employees
+# walk_every_seconds = 86400     # between two full walks, which find deletions; 0 = only when asked
+# most_deleted_percent = 20      # a walk that would delete more deletes nothing and raises an alarm
+# oldest_seconds = 3600          # /readyz says 503 once a CRM has not answered for longer
+";
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            changes_every_seconds: 60,
+            employees_every_seconds: 600,
+            walk_every_seconds: 86_400,
+            most_deleted_percent: 20,
+            oldest_seconds: 3600,
+        }
+    }
+}
+
+/// A CRM to be mirrored and asked.
+#[derive(Clone)]
+pub struct Source {
+    /// The `name` of its table.
+    pub name: CrmName,
+    /// The connector.
+    pub crm: Arc<dyn Crm>,
+    /// How its phones are read.
+    pub region: Region,
+    /// What was mirrored and how phones were read; a change means a new walk.
+    pub reading: String,
+    /// Which CRM it is: kind and host. A change means that the old mirror is forgotten.
+    pub identity: String,
+}
+
+/// How phones are read by this version; raised when the reading changes so that cards must be read
+/// again.
+const READING: u32 = 1;
+
+impl Source {
+    /// Puts a source together; `fields` are the extra fields of its cards that are mirrored.
+    pub fn new(
+        name: CrmName,
+        crm: Arc<dyn Crm>,
+        region: Region,
+        fields: &[String],
+        identity: String,
+    ) -> Self {
+        let reading = format!("{READING}/{region}/{}", fields.join(","));
+        Self {
+            name,
+            crm,
+            region,
+            reading,
+            identity,
+        }
+    }
+
+    /// Removes the mirror of another CRM that had this name before.
+    pub async fn forget_other(&self, directory: &dyn Directory) -> Result<(), DirectoryError> {
+        for kind in EntityKind::ALL {
+            let mirrored = directory.sync_state(&self.name, kind).await?.identity;
+            if !mirrored.is_empty() && mirrored != self.identity {
+                tracing::warn!(crm = %self.name, was = mirrored, is = self.identity,
+                    "another CRM has this name now; the mirror of the former one is removed");
+                return directory.forget(&self.name).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The numbers in a card's phone fields, each once.
+fn phones_of(card: &Card, region: Region) -> Vec<E164> {
+    let mut phones: Vec<E164> = Vec::new();
+    for field in &card.phones {
+        for phone in phone::read_field(field, region) {
+            if !phones.contains(&phone) && phones.len() < MOST_PHONES {
+                phones.push(phone);
+            }
+        }
+    }
+    phones
+}
+
+/// Numbers of one card that are mirrored; a card with more is a dump, not a client.
+const MOST_PHONES: usize = 200;

@@ -1,0 +1,228 @@
+//! What the HTTP port serves: `/forward` and `/name` by the shortest way, all else through axum.
+//!
+//! A caller waits behind `/forward`, so whatever happens there is answered 200, with an empty body
+//! for the standard route. No framework stands between the connection and the router.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use futures::FutureExt;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tower_service::Service;
+
+use crate::call::IncomingCall;
+use crate::caller_name;
+use crate::decision::{Decision, Reason};
+use crate::metrics;
+use crate::pbx::forward;
+use crate::router::{Purpose, Router};
+
+/// Everything that answering needs; one for the whole process.
+pub struct Web {
+    /// Decides.
+    pub router: Arc<Router>,
+    /// How names are shown.
+    pub names: caller_name::Settings,
+    /// Who may ask.
+    pub access: Access,
+    /// All other addresses.
+    pub api: axum::Router,
+    /// The wall clock.
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Who may ask `/forward`, `/name`, `/metrics` and the API.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// `forward.allow`.
+    pub allow: Vec<IpNet>,
+    /// `forward.token`.
+    pub token: Option<SecretString>,
+}
+
+impl Access {
+    /// Says whether this peer may ask: from this machine, from the list, or with the token.
+    pub fn permits(&self, peer: IpAddr, headers: &HeaderMap, query: &str) -> bool {
+        let peer = peer.to_canonical();
+        if peer.is_loopback() || self.allow.iter().any(|net| net.contains(&peer)) {
+            return true;
+        }
+        let Some(token) = &self.token else {
+            return false;
+        };
+        let is_token =
+            |given: &str| bool::from(given.as_bytes().ct_eq(token.expose_secret().as_bytes()));
+        let in_query = query
+            .split('&')
+            .filter_map(|pair| pair.strip_prefix("token="))
+            .any(is_token);
+        in_query || bearer(headers).is_some_and(is_token)
+    }
+}
+
+/// The bearer token of a request.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
+
+impl Web {
+    /// Answers one request from `peer`.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        // FreePBX's CID Lookup writes `//name` where the administrator typed a leading slash.
+        let path = format_args!("/{}", request.uri().path().trim_start_matches('/')).to_string();
+        let query = request.uri().query().unwrap_or_default();
+        let may_ask = || self.access.permits(peer.ip(), request.headers(), query);
+        match path.as_str() {
+            "/forward" if !is_question(request.method()) => text(String::new()),
+            "/forward" | "/name" if !may_ask() => {
+                tracing::warn!(%peer, path, "asked by somebody who may not; see `forward.allow` and `forward.token`");
+                text(String::new())
+            }
+            "/forward" => text(self.forward(query).await),
+            "/name" => text(self.name(query).await),
+            "/healthz" | "/readyz" => self.through_axum(request).await,
+            _ if !may_ask() => status(StatusCode::FORBIDDEN),
+            _ => self.through_axum(request).await,
+        }
+    }
+
+    /// The answer to `/forward`.
+    pub async fn forward(&self, query: &str) -> String {
+        let decision = self.decide(&forward::read_query(query)).await;
+        forward::write_answer(&decision, &self.names)
+    }
+
+    async fn name(&self, query: &str) -> String {
+        let decision = self.decide(&forward::read_query(query)).await;
+        let Some(entity) = decision.entity else {
+            return String::new();
+        };
+        caller_name::show(&entity.name, entity.company.as_deref(), &self.names)
+    }
+
+    /// Decides a call, writes its line into the log and counts it. A panic becomes the standard
+    /// route.
+    async fn decide(&self, call: &IncomingCall) -> Decision {
+        let began = Instant::now();
+        let routed = self.router.route(call, (self.clock)(), Purpose::Call);
+        let decision = AssertUnwindSafe(routed)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                metrics::count_panic();
+                tracing::error!(
+                    call_id = call.call_id,
+                    "pryamo failed inside; the call goes the standard route"
+                );
+                Decision::standard_route(Reason::Fault, Vec::new())
+            });
+        if decision.reason != Reason::AfterTheCall {
+            let took = began.elapsed();
+            metrics::count_answer(decision.reason, took);
+            log(call, &decision, took);
+        }
+        decision
+    }
+
+    async fn through_axum(&self, request: Request<Incoming>) -> Response<Body> {
+        match self.api.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn log(call: &IncomingCall, decision: &Decision, took: std::time::Duration) {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
+    let caller = decision
+        .caller
+        .map_or_else(|| "-".to_owned(), crate::phone::E164::masked);
+    let decided = decision
+        .ring
+        .as_ref()
+        .map_or("standard route", |extension| extension.as_str());
+    tracing::info!(
+        call_id = call.call_id.as_deref().unwrap_or("-"),
+        did = call.did.as_ref().map_or("-", |did| did.as_str()),
+        caller,
+        decision = decided,
+        reason = decision.reason.as_str(),
+        took_ms = took.as_secs_f64() * 1000.0,
+        "call"
+    );
+    for step in &decision.steps {
+        tracing::debug!(
+            call_id = call.call_id.as_deref().unwrap_or("-"),
+            step = step.code(),
+            "step"
+        );
+    }
+}
+
+fn is_question(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+fn text(body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_the_list_and_the_token_may_ask() {
+        let access = Access {
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+            token: Some("s3cret".to_owned().into()),
+        };
+        let nothing = HeaderMap::new();
+        let mut with_token = HeaderMap::new();
+        with_token.insert(AUTHORIZATION, HeaderValue::from_static("Bearer s3cret"));
+        for (peer, headers, query, expected) in [
+            ("127.0.0.1", &nothing, "", true),
+            ("::1", &nothing, "", true),
+            ("::ffff:127.0.0.1", &nothing, "", true),
+            ("10.1.2.3", &nothing, "", true),
+            ("192.0.2.1", &nothing, "", false),
+            ("192.0.2.1", &nothing, "phone=1&token=s3cret", true),
+            ("192.0.2.1", &nothing, "phone=1&token=s3cre", false),
+            ("192.0.2.1", &with_token, "", true),
+        ] {
+            assert_eq!(
+                access.permits(peer.parse().unwrap(), headers, query),
+                expected,
+                "{peer} {query}"
+            );
+        }
+    }
+}

@@ -1,0 +1,963 @@
+//! What every store of [`KINDS`] must do. A new store adds a row there and nothing here.
+//!
+//! The last tests are the embedded store's own: its file as others may find or leave it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use pryamo::directory::{
+    Change, Count, CrmRules, Directory, DirectoryError, KINDS, Kind, OpenError, Opening, Override,
+    RosterRules, SyncState, Unseen,
+};
+use pryamo::phone::{E164, Region};
+use pryamo::record::{Card, CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Stage};
+
+use EntityKind::{Company, Contact, Deal, Lead};
+
+/// A folder with one kind of store in it.
+struct Bench {
+    kind: &'static Kind,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn open(&self) -> Arc<dyn Directory> {
+        open(self.kind, self.folder.path(), RosterRules::default()).expect("the store opens")
+    }
+}
+
+fn open(kind: &Kind, folder: &Path, rules: RosterRules) -> Result<Arc<dyn Directory>, OpenError> {
+    let data_dir = folder.join("data");
+    (kind.open)(toml::Table::new(), Opening { data_dir, rules })
+}
+
+fn benches() -> Vec<Bench> {
+    let bench = |kind| Bench {
+        kind,
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let benches: Vec<_> = KINDS.iter().map(bench).collect();
+    assert!(!benches.is_empty());
+    benches
+}
+
+fn sales() -> CrmName {
+    CrmName::new("sales")
+}
+
+fn retail() -> CrmName {
+    CrmName::new("retail")
+}
+
+fn phone(number: u64) -> E164 {
+    E164::from_digits(79_160_000_000 + number).unwrap()
+}
+
+fn instant(written: &str) -> Timestamp {
+    written.parse().unwrap()
+}
+
+fn card(kind: EntityKind, id: &str, name: &str) -> Card {
+    let mut card = Card::new(kind, EntityId::new(id));
+    name.clone_into(&mut card.name);
+    card
+}
+
+fn linked(kind: EntityKind, id: &str, links: &[(EntityKind, &str)]) -> Card {
+    let mut card = card(kind, id, id);
+    card.links = links
+        .iter()
+        .map(|(kind, id)| (*kind, EntityId::new(id)))
+        .collect();
+    card
+}
+
+fn change(crm: &CrmName, kind: EntityKind, cards: Vec<(Card, Vec<E164>)>) -> Change {
+    Change {
+        crm: crm.clone(),
+        kind,
+        cards,
+        walk: 1,
+        state: None,
+    }
+}
+
+fn at_cursor(cursor: &str) -> SyncState {
+    SyncState {
+        walk: 1,
+        cursor: Some(cursor.to_owned()),
+        walking: true,
+        ..SyncState::default()
+    }
+}
+
+/// The names found, sorted.
+async fn names(store: &Arc<dyn Directory>, phone: E164) -> Vec<String> {
+    let found = store.lookup(phone, false).await.unwrap();
+    let mut names: Vec<_> = found.into_iter().map(|entity| entity.name).collect();
+    names.sort();
+    names
+}
+
+async fn one(store: &Arc<dyn Directory>, phone: E164) -> Entity {
+    let mut found = store.lookup(phone, false).await.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[tokio::test]
+async fn a_card_comes_out_as_it_went_in() {
+    for bench in benches() {
+        let store = bench.open();
+        let mut full = card(Lead, "17", "Ёлкина «Анна» O'Neil 李 🦊 \u{200b}");
+        full.company = Some("ООО «Ромашка»".to_owned());
+        full.responsible = Some(EmployeeId::new("502"));
+        full.modified = Some(instant("2026-11-22T10:00:00.25Z"));
+        full.stage = Stage::Junk;
+        full.fields = BTreeMap::from([
+            ("UF_CRM_VIP".to_owned(), "да".to_owned()),
+            (String::new(), String::new()),
+        ]);
+        let bare = card(Lead, "", "");
+        let page = vec![(full.clone(), vec![phone(1)]), (bare, vec![phone(2)])];
+        store.apply(change(&sales(), Lead, page)).await.unwrap();
+
+        let expected = Entity {
+            crm: sales(),
+            kind: Lead,
+            id: full.id,
+            name: full.name,
+            company: full.company,
+            responsible: full.responsible,
+            modified: full.modified,
+            stage: full.stage,
+            fields: full.fields,
+        };
+        assert_eq!(one(&store, phone(1)).await, expected);
+        let bare = one(&store, phone(2)).await;
+        assert_eq!((bare.id.as_str(), bare.name.as_str()), ("", ""));
+        assert_eq!(
+            (bare.company, bare.responsible, bare.modified),
+            (None, None, None)
+        );
+        assert_eq!((bare.stage, bare.fields.len()), (Stage::Open, 0));
+        assert_eq!(store.lookup(phone(3), true).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_commit_is_seen_at_once() {
+    for bench in benches() {
+        let store = bench.open();
+        for round in 0..200 {
+            let name = format!("round {round}");
+            let page = vec![(card(Contact, "1", &name), vec![phone(1)])];
+            store.apply(change(&sales(), Contact, page)).await.unwrap();
+            assert_eq!(names(&store, phone(1)).await, [name]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_card_is_replaced_whole() {
+    for bench in benches() {
+        let store = bench.open();
+        let mut old = card(Contact, "1", "old");
+        old.company = Some("old".to_owned());
+        old.fields.insert("A".to_owned(), "old".to_owned());
+        let page = vec![(old, vec![phone(1), phone(2), phone(2)])];
+        store.apply(change(&sales(), Contact, page)).await.unwrap();
+        let page = vec![(card(Contact, "1", "new"), vec![phone(2), phone(3)])];
+        store.apply(change(&sales(), Contact, page)).await.unwrap();
+
+        assert!(names(&store, phone(1)).await.is_empty());
+        assert_eq!(names(&store, phone(2)).await, ["new"]);
+        let new = one(&store, phone(3)).await;
+        assert_eq!((new.company, new.fields.len()), (None, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_phone_moves_from_card_to_card() {
+    for bench in benches() {
+        let store = bench.open();
+        let page = |first: Vec<E164>, second: Vec<E164>| {
+            vec![
+                (card(Contact, "1", "first"), first),
+                (card(Contact, "2", "second"), second),
+            ]
+        };
+        let both = page(vec![phone(1)], vec![phone(2)]);
+        store.apply(change(&sales(), Contact, both)).await.unwrap();
+        let swapped = page(vec![phone(2)], vec![phone(1)]);
+        store
+            .apply(change(&sales(), Contact, swapped))
+            .await
+            .unwrap();
+        assert_eq!(names(&store, phone(1)).await, ["second"]);
+        assert_eq!(names(&store, phone(2)).await, ["first"]);
+
+        let shared = page(vec![phone(3)], vec![phone(3)]);
+        store
+            .apply(change(&sales(), Contact, shared))
+            .await
+            .unwrap();
+        assert_eq!(names(&store, phone(3)).await, ["first", "second"]);
+        let first_alone = page(vec![phone(3)], vec![]);
+        store
+            .apply(change(&sales(), Contact, first_alone))
+            .await
+            .unwrap();
+        assert_eq!(names(&store, phone(3)).await, ["first"]);
+    }
+}
+
+#[tokio::test]
+async fn replay_changes_nothing() {
+    for bench in benches() {
+        let store = bench.open();
+        let mut page = change(
+            &sales(),
+            Deal,
+            vec![
+                (linked(Deal, "1", &[(Contact, "5")]), vec![phone(1)]),
+                (
+                    linked(Deal, "1", &[(Contact, "6"), (Company, "7")]),
+                    vec![phone(2)],
+                ),
+                (linked(Deal, "2", &[(Contact, "5")]), vec![]),
+            ],
+        );
+        page.state = Some(at_cursor("2"));
+        let contacts = vec![(card(Contact, "5", "five"), vec![phone(5)])];
+        store
+            .apply(change(&sales(), Contact, contacts))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            store.apply(page.clone()).await.unwrap();
+            assert!(
+                names(&store, phone(1)).await.is_empty(),
+                "the last of a page counts"
+            );
+            assert_eq!(names(&store, phone(2)).await, ["1"]);
+            assert_eq!(store.lookup(phone(5), true).await.unwrap().len(), 2);
+            assert_eq!(
+                store.sync_state(&sales(), Deal).await.unwrap(),
+                at_cursor("2")
+            );
+            let unseen = store.count_unseen(&sales(), Deal, 1).await.unwrap();
+            assert_eq!(
+                unseen,
+                Unseen {
+                    unseen: 0,
+                    total: 2
+                }
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn crms_and_kinds_keep_apart() {
+    for bench in benches() {
+        let store = bench.open();
+        for crm in [sales(), retail()] {
+            for kind in EntityKind::ALL {
+                let name = format!("{crm} {kind}");
+                let page = vec![(card(kind, "1", &name), vec![phone(1)])];
+                store.apply(change(&crm, kind, page)).await.unwrap();
+            }
+        }
+        assert_eq!(names(&store, phone(1)).await.len(), 8);
+        store
+            .delete(&sales(), Lead, &[EntityId::new("1"), EntityId::new("9")])
+            .await
+            .unwrap();
+        let left = store.lookup(phone(1), false).await.unwrap();
+        assert_eq!(left.len(), 7);
+        for entity in left {
+            assert_eq!(entity.name, format!("{} {}", entity.crm, entity.kind));
+            assert_ne!((&entity.crm, entity.kind), (&sales(), Lead));
+        }
+        let other = CrmName::new("other");
+        store
+            .delete(&other, Lead, &[EntityId::new("1")])
+            .await
+            .unwrap();
+        assert_eq!(store.crms().await.unwrap(), [retail(), sales()]);
+    }
+}
+
+#[tokio::test]
+async fn ids_are_numbers_or_text_and_never_confused() {
+    for bench in benches() {
+        let store = bench.open();
+        let ids = ["7", "007", "+7", "7.0", "seven", "9223372036854775808", "Ы"];
+        let page = ids
+            .map(|id| (card(Contact, id, id), vec![phone(7)]))
+            .to_vec();
+        store.apply(change(&sales(), Contact, page)).await.unwrap();
+        let found = store.lookup(phone(7), false).await.unwrap();
+        assert_eq!(found.len(), ids.len());
+        assert!(found.iter().all(|entity| entity.id.as_str() == entity.name));
+        store
+            .delete(&sales(), Contact, &[EntityId::new("007")])
+            .await
+            .unwrap();
+        let left = names(&store, phone(7)).await;
+        assert!(left.len() == ids.len() - 1 && !left.contains(&"007".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn deals_of_a_caller_are_added_when_wanted() {
+    for bench in benches() {
+        let store = bench.open();
+        let contact = linked(Contact, "1", &[(Company, "2")]);
+        store
+            .apply(change(&sales(), Contact, vec![(contact, vec![phone(1)])]))
+            .await
+            .unwrap();
+        let company = card(Company, "2", "Ромашка");
+        store
+            .apply(change(&sales(), Company, vec![(company, vec![phone(1)])]))
+            .await
+            .unwrap();
+        let deals = vec![
+            (
+                linked(Deal, "10", &[(Contact, "1"), (Company, "2")]),
+                vec![],
+            ),
+            (linked(Deal, "11", &[(Contact, "1")]), vec![]),
+            (linked(Deal, "12", &[(Contact, "99")]), vec![]),
+            (linked(Deal, "A", &[(Company, "2")]), vec![]),
+        ];
+        store.apply(change(&sales(), Deal, deals)).await.unwrap();
+        // The same identifiers in another CRM lead nowhere.
+        let foreign = vec![(linked(Deal, "77", &[(Contact, "1")]), vec![])];
+        store.apply(change(&retail(), Deal, foreign)).await.unwrap();
+
+        assert_eq!(names(&store, phone(1)).await.len(), 2);
+        let deals = |found: Vec<Entity>| {
+            let mut ids: Vec<_> = found
+                .into_iter()
+                .filter(|entity| entity.kind == Deal)
+                .map(|entity| entity.id.as_str().to_owned())
+                .collect();
+            ids.sort();
+            ids
+        };
+        let found = store.lookup(phone(1), true).await.unwrap();
+        assert_eq!(deals(found), ["10", "11", "A"]);
+
+        let moved = vec![(linked(Deal, "11", &[(Contact, "99")]), vec![])];
+        store.apply(change(&sales(), Deal, moved)).await.unwrap();
+        store
+            .delete(&sales(), Deal, &[EntityId::new("A")])
+            .await
+            .unwrap();
+        let found = store.lookup(phone(1), true).await.unwrap();
+        assert_eq!(deals(found), ["10"]);
+    }
+}
+
+#[tokio::test]
+async fn a_company_lends_its_name() {
+    for bench in benches() {
+        let store = bench.open();
+        let mut own = linked(Contact, "1", &[(Company, "7")]);
+        own.company = Some("own".to_owned());
+        let contacts = vec![
+            (own, vec![phone(1)]),
+            (linked(Contact, "2", &[(Company, "7")]), vec![phone(2)]),
+            (linked(Contact, "3", &[(Company, "C-7")]), vec![phone(3)]),
+            (
+                linked(Contact, "4", &[(Contact, "7"), (Company, "7")]),
+                vec![phone(4)],
+            ),
+            (linked(Contact, "5", &[(Company, "404")]), vec![phone(5)]),
+        ];
+        store
+            .apply(change(&sales(), Contact, contacts))
+            .await
+            .unwrap();
+        assert_eq!(one(&store, phone(2)).await.company, None);
+        let companies = vec![
+            (card(Company, "7", "seven"), vec![]),
+            (card(Company, "C-7", "text"), vec![]),
+        ];
+        store
+            .apply(change(&sales(), Company, companies))
+            .await
+            .unwrap();
+        for (number, expected) in [
+            (1, Some("own")),
+            (2, Some("seven")),
+            (3, Some("text")),
+            (4, Some("seven")),
+            (5, None),
+        ] {
+            let found = one(&store, phone(number)).await;
+            assert_eq!(found.company.as_deref(), expected, "contact {number}");
+        }
+        let renamed = vec![(card(Company, "7", "eight"), vec![])];
+        store
+            .apply(change(&sales(), Company, renamed))
+            .await
+            .unwrap();
+        assert_eq!(
+            one(&store, phone(2)).await.company.as_deref(),
+            Some("eight")
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_walk_has_not_seen_is_counted_and_deleted() {
+    for bench in benches() {
+        let store = bench.open();
+        let nothing = store.count_unseen(&sales(), Contact, 1).await.unwrap();
+        assert_eq!(
+            nothing,
+            Unseen {
+                unseen: 0,
+                total: 0
+            }
+        );
+        // More than a store may delete at once.
+        let cards = |ids: std::ops::Range<u64>| {
+            ids.map(|id| (card(Contact, &id.to_string(), "a"), vec![phone(id)]))
+                .collect()
+        };
+        store
+            .apply(change(&sales(), Contact, cards(0..12_000)))
+            .await
+            .unwrap();
+        let text = vec![(card(Contact, "text", "a"), vec![phone(20_000)])];
+        store.apply(change(&sales(), Contact, text)).await.unwrap();
+        store
+            .apply(change(&sales(), Lead, vec![(card(Lead, "1", "a"), vec![])]))
+            .await
+            .unwrap();
+        let second = Change {
+            walk: 2,
+            ..change(&sales(), Contact, cards(100..200))
+        };
+        store.apply(second).await.unwrap();
+        // A live lookup that still knows of the walk before takes no mark away.
+        store
+            .apply(change(&sales(), Contact, cards(150..160)))
+            .await
+            .unwrap();
+
+        let unseen = store.count_unseen(&sales(), Contact, 2).await.unwrap();
+        assert_eq!(
+            unseen,
+            Unseen {
+                unseen: 11_901,
+                total: 12_001
+            }
+        );
+        assert_eq!(
+            store.delete_unseen(&sales(), Contact, 2).await.unwrap(),
+            11_901
+        );
+        assert_eq!(store.delete_unseen(&sales(), Contact, 2).await.unwrap(), 0);
+        let unseen = store.count_unseen(&sales(), Contact, 2).await.unwrap();
+        assert_eq!(
+            unseen,
+            Unseen {
+                unseen: 0,
+                total: 100
+            }
+        );
+        for (number, expected) in [(99, 0), (100, 1), (155, 1), (199, 1), (200, 0), (20_000, 0)] {
+            assert_eq!(
+                names(&store, phone(number)).await.len(),
+                expected,
+                "{number}"
+            );
+        }
+        let lead = Count {
+            crm: sales(),
+            kind: Lead,
+            cards: 1,
+        };
+        assert!(store.counts().await.unwrap().contains(&lead));
+    }
+}
+
+#[tokio::test]
+async fn a_page_and_its_state_are_one() {
+    for bench in benches() {
+        let store = bench.open();
+        assert_eq!(
+            store.sync_state(&sales(), Contact).await.unwrap(),
+            SyncState::default()
+        );
+        let full = SyncState {
+            identity: "bitrix24 demo".to_owned(),
+            walk: 1,
+            cursor: Some("на \"кавычках\"".to_owned()),
+            walking: true,
+            all_seen: true,
+            walk_began: Some(instant("2026-11-22T10:00:00Z")),
+            whole_at: Some(instant("2026-11-21T10:00:00.123Z")),
+            changes_until: Some(instant("2026-11-22T10:00:01Z")),
+            fresh_at: Some(instant("2026-11-22T10:00:02Z")),
+            reading: "RU".to_owned(),
+            shrunk: Some(Unseen {
+                unseen: 5,
+                total: 10,
+            }),
+        };
+        let mut page = change(
+            &sales(),
+            Contact,
+            vec![(card(Contact, "1", "a"), vec![phone(1)])],
+        );
+        page.state = Some(full.clone());
+        store.apply(page.clone()).await.unwrap();
+        assert_eq!(store.sync_state(&sales(), Contact).await.unwrap(), full);
+        assert_eq!(
+            store.sync_state(&sales(), Lead).await.unwrap(),
+            SyncState::default()
+        );
+        page.state = None;
+        store.apply(page).await.unwrap();
+        assert_eq!(store.sync_state(&sales(), Contact).await.unwrap(), full);
+        store
+            .set_sync_state(&sales(), Contact, &at_cursor("9"))
+            .await
+            .unwrap();
+        store
+            .set_sync_state(&retail(), Lead, &at_cursor("8"))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.sync_state(&sales(), Contact).await.unwrap(),
+            at_cursor("9")
+        );
+        assert_eq!(store.crms().await.unwrap(), [retail(), sales()]);
+        assert_eq!(names(&store, phone(1)).await, ["a"]);
+    }
+}
+
+fn employee(id: &str, extension: Option<&str>) -> Employee {
+    Employee {
+        id: EmployeeId::new(id),
+        name: format!("Employee {id}"),
+        active: true,
+        extension: extension.map(str::to_owned),
+        email: Some(format!("{id}@example.com")),
+        phones: vec![format!("+7 916 000-00-{id}")],
+        departments: vec!["1".to_owned()],
+    }
+}
+
+#[tokio::test]
+async fn employees_are_replaced_and_put_into_the_roster() {
+    for bench in benches() {
+        let own = Override {
+            extension: Some("777".to_owned()),
+        };
+        let overrides = [("12@Example.com".to_owned(), own)].into_iter();
+        let rules = RosterRules {
+            crms: HashMap::from([
+                (sales(), CrmRules::new(Region::default(), overrides)),
+                (retail(), CrmRules::default()),
+            ]),
+            ..RosterRules::default()
+        };
+        let now = instant("2026-11-22T10:00:00Z");
+        let id = EmployeeId::new;
+        {
+            let store = open(bench.kind, bench.folder.path(), rules.clone()).unwrap();
+            assert!(store.roster().is_empty());
+            let first = vec![employee("11", Some("101")), employee("12", None)];
+            store.replace_employees(&sales(), first, now).await.unwrap();
+            let other = vec![employee("13", Some("+79161234567"))];
+            store
+                .replace_employees(&retail(), other, now)
+                .await
+                .unwrap();
+            let before = store.roster();
+            assert_eq!(before.len(), 3);
+            let second = vec![employee("12", None), employee("14", Some("104"))];
+            store
+                .replace_employees(&sales(), second, now)
+                .await
+                .unwrap();
+            assert_eq!(before.len(), 3, "a roster once taken stays as it is");
+        }
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        let roster = store.roster();
+        assert_eq!(roster.len(), 3);
+        assert!(roster.get(&sales(), &id("11")).is_none());
+        assert!(roster.get(&sales(), &id("13")).is_none());
+        let extension = |crm: &CrmName, who: &str| {
+            let colleague = roster.get(crm, &id(who)).unwrap();
+            colleague.extension.as_ref().ok().map(ToString::to_string)
+        };
+        assert_eq!(extension(&sales(), "12").as_deref(), Some("777"));
+        assert_eq!(extension(&sales(), "14").as_deref(), Some("104"));
+        assert_eq!(extension(&retail(), "13"), None);
+        assert_eq!(roster.owner_of(phone(14)).unwrap().id, id("14"));
+        assert_eq!(store.crms().await.unwrap(), [retail(), sales()]);
+    }
+}
+
+#[tokio::test]
+async fn employees_are_added_to_those_there_are() {
+    for bench in benches() {
+        let rules = RosterRules {
+            crms: HashMap::from([(sales(), CrmRules::default())]),
+            ..RosterRules::default()
+        };
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        let now = instant("2026-11-22T10:00:00Z");
+        let first = vec![employee("11", Some("101"))];
+        store.replace_employees(&sales(), first, now).await.unwrap();
+        let more = vec![employee("11", Some("999")), employee("12", Some("102"))];
+        store.add_employees(&sales(), more).await.unwrap();
+        let extensions: Vec<_> = store
+            .roster()
+            .all()
+            .iter()
+            .map(|colleague| colleague.extension.as_ref().unwrap().to_string())
+            .collect();
+        assert_eq!(extensions, ["101", "102"]);
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_crm_leaves_nothing() {
+    for bench in benches() {
+        let rules = RosterRules {
+            crms: [sales(), retail()]
+                .map(|crm| (crm, CrmRules::default()))
+                .into(),
+            ..RosterRules::default()
+        };
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        let now = instant("2026-11-22T10:00:00Z");
+        for crm in [sales(), retail()] {
+            for kind in EntityKind::ALL {
+                let cards = (0..10).map(|id| {
+                    (
+                        linked(kind, &format!("{id}"), &[(Contact, "1")]),
+                        vec![phone(id)],
+                    )
+                });
+                let mut page = change(&crm, kind, cards.collect());
+                page.walk = u64::MAX;
+                page.state = Some(at_cursor("1"));
+                store.apply(page).await.unwrap();
+            }
+            store
+                .replace_employees(&crm, vec![employee("11", None)], now)
+                .await
+                .unwrap();
+        }
+        store.forget(&sales()).await.unwrap();
+        store.forget(&CrmName::new("other")).await.unwrap();
+
+        assert_eq!(store.crms().await.unwrap(), [retail()]);
+        let found = store.lookup(phone(1), true).await.unwrap();
+        assert!(found.iter().all(|entity| entity.crm == retail()));
+        assert_eq!(
+            found.len(),
+            4 + 9,
+            "its own four, and the deals of contact 1"
+        );
+        let left = store.roster().all();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].crm, retail());
+        assert_eq!(
+            store.sync_state(&sales(), Lead).await.unwrap(),
+            SyncState::default()
+        );
+        let counts = store.counts().await.unwrap();
+        assert!(
+            counts
+                .iter()
+                .all(|count| count.crm == retail() && count.cards == 10)
+        );
+
+        let back = vec![(card(Contact, "1", "back"), vec![phone(99)])];
+        store.apply(change(&sales(), Contact, back)).await.unwrap();
+        assert_eq!(one(&store, phone(99)).await.crm, sales());
+    }
+}
+
+#[tokio::test]
+async fn counts_tell_crm_and_kind() {
+    for bench in benches() {
+        let store = bench.open();
+        assert_eq!(store.counts().await.unwrap(), []);
+        let cards = |kind, many: u64| {
+            (0..many)
+                .map(|id| (card(kind, &id.to_string(), "a"), vec![]))
+                .collect()
+        };
+        store
+            .apply(change(&sales(), Contact, cards(Contact, 3)))
+            .await
+            .unwrap();
+        store
+            .apply(change(&sales(), Deal, cards(Deal, 2)))
+            .await
+            .unwrap();
+        store
+            .apply(change(&retail(), Contact, cards(Contact, 1)))
+            .await
+            .unwrap();
+        let mut counts: Vec<_> = store.counts().await.unwrap();
+        counts.sort_by(|a, b| (&a.crm, a.kind).cmp(&(&b.crm, b.kind)));
+        let expected = [
+            (retail(), Contact, 1),
+            (sales(), Contact, 3),
+            (sales(), Deal, 2),
+        ]
+        .map(|(crm, kind, cards)| Count { crm, kind, cards });
+        assert_eq!(counts, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_cards_may_share_a_number() {
+    for bench in benches() {
+        let store = bench.open();
+        let card = |id: u64| {
+            (
+                card(Contact, &id.to_string(), "a"),
+                vec![phone(1), phone(2)],
+            )
+        };
+        let page = (0..1000).map(card).collect();
+        store.apply(change(&sales(), Contact, page)).await.unwrap();
+        assert_eq!(store.lookup(phone(1), true).await.unwrap().len(), 1000);
+        assert_eq!(names(&store, phone(2)).await.len(), 1000);
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    for bench in benches() {
+        {
+            let store = bench.open();
+            let contact = linked(Contact, "1", &[(Company, "2")]);
+            let mut page = change(&sales(), Contact, vec![(contact, vec![phone(1)])]);
+            page.state = Some(at_cursor("1"));
+            store.apply(page).await.unwrap();
+            let company = card(Company, "2", "Ромашка");
+            store
+                .apply(change(&sales(), Company, vec![(company, vec![])]))
+                .await
+                .unwrap();
+            let deal = linked(Deal, "3", &[(Contact, "1")]);
+            store
+                .apply(change(&sales(), Deal, vec![(deal, vec![])]))
+                .await
+                .unwrap();
+        }
+        let store = bench.open();
+        let found = store.lookup(phone(1), true).await.unwrap();
+        let kinds: Vec<_> = found.iter().map(|entity| entity.kind).collect();
+        assert_eq!(kinds, [Contact, Deal]);
+        assert_eq!(found[0].company.as_deref(), Some("Ромашка"));
+        assert_eq!(
+            store.sync_state(&sales(), Contact).await.unwrap(),
+            at_cursor("1")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lookup_sees_a_page_whole_or_not_at_all() {
+    for bench in benches() {
+        let store = bench.open();
+        let page = |round: u64| {
+            // All cards have the number of the round and one that stays; the company tells the round.
+            let card = |id: u64| {
+                let mut card = linked(Contact, &id.to_string(), &[(Company, "1")]);
+                card.name = round.to_string();
+                (card, vec![phone(1), phone(100 + round % 2)])
+            };
+            change(&sales(), Contact, (0..50).map(card).collect())
+        };
+        store.apply(page(0)).await.unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let mut last = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let names = names(&store, phone(1)).await;
+                        assert_eq!(names.len(), 50);
+                        assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+                        let round: u64 = names[0].parse().unwrap();
+                        assert!(round >= last, "{round} after {last}");
+                        last = round;
+                        let parity = store.lookup(phone(100), false).await.unwrap();
+                        assert!(matches!(parity.len(), 0 | 50), "{}", parity.len());
+                        tokio::task::yield_now().await;
+                    }
+                    last
+                })
+            })
+            .collect();
+        for round in 1..=200 {
+            store.apply(page(round)).await.unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.await.expect("every lookup was whole");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_has_one_owner() {
+    for bench in benches() {
+        let first = bench.open();
+        let second = open(bench.kind, bench.folder.path(), RosterRules::default());
+        let Err(OpenError::Directory(error @ DirectoryError::InUse { .. })) = second else {
+            panic!("the second must be refused");
+        };
+        let folder = bench.folder.path().join("data");
+        assert!(
+            error.to_string().contains(&folder.display().to_string()),
+            "{error}"
+        );
+        drop(first);
+        bench.open();
+    }
+}
+
+/// An embedded store that holds one contact, and its file.
+async fn embedded() -> (Bench, std::path::PathBuf) {
+    let kind = KINDS.iter().find(|kind| kind.name == "embedded").unwrap();
+    let bench = Bench {
+        kind,
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let store = bench.open();
+    let cards = (0..1000).map(|id| (card(Contact, &id.to_string(), "a"), vec![phone(id)]));
+    store
+        .apply(change(&sales(), Contact, cards.collect()))
+        .await
+        .unwrap();
+    let file = bench.folder.path().join("data/directory.sqlite");
+    (bench, file)
+}
+
+fn refused(bench: &Bench) -> DirectoryError {
+    match open(bench.kind, bench.folder.path(), RosterRules::default()) {
+        Err(OpenError::Directory(error)) => error,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the file must be refused"),
+    }
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let (bench, file) = embedded().await;
+    let by_hand = rusqlite::Connection::open(&file).unwrap();
+    by_hand.pragma_update(None, "user_version", 99).unwrap();
+    drop(by_hand);
+    let error = refused(&bench);
+    assert!(
+        matches!(error, DirectoryError::Newer { found: 99, .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("directory.sqlite"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 5] = [
+        ("no database", |bytes| bytes.fill(b'x')),
+        ("cut in the middle", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("cut inside the first page", |bytes| bytes.truncate(2000)),
+        ("all but the first page overwritten", |bytes| {
+            bytes[4096..].fill(0xa5);
+        }),
+        ("all but the first page blank", |bytes| {
+            bytes[4096..].fill(0);
+        }),
+    ];
+    for (what, damage) in damages {
+        let (bench, file) = embedded().await;
+        let mut bytes = std::fs::read(&file).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        let error = refused(&bench);
+        assert!(
+            matches!(error, DirectoryError::Damaged { .. }),
+            "{what}: {error:?}"
+        );
+        assert!(
+            error.to_string().contains("directory.sqlite"),
+            "{what}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_refused_and_left_alone() {
+    let (bench, file) = embedded().await;
+    std::fs::remove_file(&file).unwrap();
+    let foreign = rusqlite::Connection::open(&file).unwrap();
+    foreign.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    drop(foreign);
+    let error = refused(&bench);
+    assert!(matches!(error, DirectoryError::Damaged { .. }), "{error:?}");
+    let foreign = rusqlite::Connection::open(&file).unwrap();
+    foreign.execute_batch("SELECT x FROM theirs").unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_was_moved_away_is_mirrored_anew() {
+    let (bench, file) = embedded().await;
+    std::fs::remove_file(&file).unwrap();
+    let store = bench.open();
+    assert_eq!(store.counts().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_folder_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (bench, file) = embedded().await;
+    let _store = bench.open();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(file.parent().unwrap()), 0o700);
+    for name in [
+        "directory.sqlite",
+        "directory.sqlite-wal",
+        "directory.sqlite-shm",
+        "lock",
+    ] {
+        assert_eq!(mode(&file.with_file_name(name)), 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_the_way = folder.path().join("data");
+    std::fs::write(&in_the_way, "a file").unwrap();
+    for kind in KINDS {
+        let refused = open(kind, folder.path(), RosterRules::default());
+        let Err(OpenError::Directory(error @ DirectoryError::Folder { .. })) = refused else {
+            panic!("a file is no folder");
+        };
+        assert!(error.to_string().contains("data_dir"), "{error}");
+    }
+}

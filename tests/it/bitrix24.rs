@@ -1,0 +1,127 @@
+//! The Bitrix24 connector: [`recorded`] answers, a made-up [`portal`], and whether that portal
+//! itself keeps to the [`documentation`].
+
+mod documentation;
+mod portal;
+mod recorded;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, StreamExt};
+use pryamo::crm::{Common, Crm, CrmError, KINDS, Page};
+use pryamo::phone::E164;
+use pryamo::record::{CrmName, EntityKind};
+
+use crate::fake_bitrix24::{FakeBitrix24, Options};
+use crate::world::{Entry, User, World};
+
+const CODE: &str = "k0d3example";
+
+/// The connector with a portal's address and more settings.
+fn connect(url: &str, settings: &str) -> Arc<dyn Crm> {
+    let common = Common {
+        name: CrmName::new("sales"),
+        wanted: EntityKind::ALL.to_vec(),
+        fields: Vec::new(),
+        share: 0.8,
+        state_dir: PathBuf::new(),
+        config_dir: PathBuf::new(),
+    };
+    let kind = KINDS.iter().find(|kind| kind.name == "bitrix24");
+    let kind = kind.expect("the row of Bitrix24");
+    let table = format!("url = '{url}'\n{settings}").parse().unwrap();
+    (kind.open)(table, common).unwrap()
+}
+
+/// Settings for a portal of a usual plan whose time runs this many times faster.
+fn at_speed(speed: f64) -> String {
+    format!(
+        "limits = {{ requests_per_second = {}, operating_seconds = {} }}",
+        2.0 * speed,
+        480.0 / speed
+    )
+}
+
+/// A portal that is no bottleneck, and the connector to it.
+async fn fast_portal(world: World) -> (FakeBitrix24, Arc<dyn Crm>) {
+    let options = Options {
+        speed: 100.0,
+        ..Options::default()
+    };
+    let fake = FakeBitrix24::start(world.shared(), options).await;
+    let crm = connect(&fake.url(), &at_speed(100.0));
+    (fake, crm)
+}
+
+fn contact(id: u64) -> Entry {
+    Entry {
+        id,
+        name: format!("Name{id}"),
+        last_name: "Example".into(),
+        responsible: 1 + id % 3,
+        phones: vec![format!("+7 900 {id:07}")],
+        // Minutes apart, the latest just before the portal's clock begins.
+        modified: 1_795_348_800 - 60 * i64::try_from(id).unwrap(),
+        ..Entry::default()
+    }
+}
+
+/// Contacts with gaps between their identifiers.
+fn contacts(count: u64) -> World {
+    World {
+        users: (1..=3).map(user).collect(),
+        contacts: (1..=count).map(|place| contact(place * 3)).collect(),
+        ..World::default()
+    }
+}
+
+fn user(id: u64) -> User {
+    User {
+        id,
+        first_name: format!("User{id}"),
+        last_name: "Example".into(),
+        active: id != 2,
+        extension: (id != 3).then(|| format!("10{id}")),
+        mobile: Some(format!("+7 901 000-00-0{id}")),
+        email: format!("user{id}@example.com"),
+    }
+}
+
+fn phone(digits: u64) -> E164 {
+    E164::from_digits(digits).unwrap()
+}
+
+/// All pages, and the error that ended them.
+async fn drain(mut pages: BoxStream<'_, Result<Page, CrmError>>) -> (Vec<Page>, Option<CrmError>) {
+    let mut read = Vec::new();
+    while let Some(page) = pages.next().await {
+        match page {
+            Ok(page) => read.push(page),
+            Err(error) => return (read, Some(error)),
+        }
+    }
+    (read, None)
+}
+
+fn ids(pages: &[Page]) -> Vec<u64> {
+    let cards = pages.iter().flat_map(|page| &page.cards);
+    cards
+        .map(|card| card.id.as_str().parse().unwrap())
+        .collect()
+}
+
+fn label(error: Option<&CrmError>) -> &'static str {
+    error.map_or("well", CrmError::label)
+}
+
+/// Everything that an error could ever print.
+fn printed(error: &CrmError) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        text = format!("{text} {deeper} {deeper:?}");
+        cause = deeper.source();
+    }
+    text
+}

@@ -1,0 +1,29 @@
+//! Everything that needs more than one module: seams, promises and batteries.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that fails may panic, and prints its figures"
+)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    reason = "seams share what not every one uses, and everything here is private"
+)]
+
+mod amocrm;
+mod battery_directory;
+mod big_base;
+mod bitrix24;
+mod csv_file;
+mod daemon;
+mod directory_kill;
+mod fake_amocrm;
+mod fake_bitrix24;
+mod messy;
+mod phones;
+mod promises;
+mod world;
