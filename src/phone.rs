@@ -253,7 +253,7 @@ pub fn read_caller(written: &str, region: Region) -> CallerNumber {
         return CallerNumber::Number(number);
     }
     if let Some((plus, digits)) = plain_digits(written) {
-        return match resolve(digits, plus, None, region) {
+        return match resolve(digits, plus, None, &[], region) {
             Some(reading) => CallerNumber::Number(reading.number),
             None if !plus && SHORT_DIGITS.contains(&digits.len()) => {
                 CallerNumber::Short(digits.to_owned())
@@ -274,7 +274,7 @@ pub fn read_caller(written: &str, region: Region) -> CallerNumber {
 /// off. The result is empty if nothing can be read without guessing.
 pub fn read_field(written: &str, region: Region) -> Vec<E164> {
     if let Some((plus, digits)) = plain_digits(written) {
-        return resolve(digits, plus, None, region)
+        return resolve(digits, plus, None, &[], region)
             .map(|reading| reading.number)
             .into_iter()
             .collect();
@@ -348,15 +348,22 @@ fn blank_as_plus(written: &str, region: Region) -> Option<E164> {
 /// Reads the digits of one number, all separators gone.
 ///
 /// `head` is the first group of digits if the number was written in several: grouping tells what a
-/// person meant, and digits in one piece tell nothing.
-fn resolve(digits: &str, plus: bool, head: Option<&str>, region: Region) -> Option<Reading> {
+/// person meant, and digits in one piece tell nothing. `ends` counts the digits up to the end of
+/// every group but the last.
+fn resolve(
+    digits: &str,
+    plus: bool,
+    head: Option<&str>,
+    ends: &[usize],
+    region: Region,
+) -> Option<Reading> {
     if !(FEWEST_DIGITS..=MOST_DIGITS).contains(&digits.len()) {
         return None;
     }
     if !plus {
         return ours(digits, region)
             .or_else(|| prefixed(digits, head, region))
-            .or_else(|| foreign(digits, head, region));
+            .or_else(|| foreign(digits, head, ends, region));
     }
     if let Some(number) = google(&format!("+{digits}"), region) {
         return Some(Reading {
@@ -415,7 +422,7 @@ fn behind_old_eight(digits: &str, head: Option<&str>, region: Region) -> Option<
 }
 
 /// Reads bare digits as another country's number, as trunks hand it over: `375291234567` in Russia.
-fn foreign(digits: &str, head: Option<&str>, region: Region) -> Option<Reading> {
+fn foreign(digits: &str, head: Option<&str>, ends: &[usize], region: Region) -> Option<Reading> {
     if !FOREIGN_DIGITS.contains(&digits.len()) || digits.starts_with('0') {
         return None;
     }
@@ -429,6 +436,8 @@ fn foreign(digits: &str, head: Option<&str>, region: Region) -> Option<Reading> 
     }
     let looks_ours = |believed: fn(Form) -> bool| {
         (FEWEST_DIGITS..digits.len())
+            // Nobody means a number that ends inside a group: "49 (151) 20481909" is no Ryazan.
+            .filter(|end| head.is_none() || ends.contains(end))
             .filter_map(|end| ours(digits.get(..end)?, region))
             .any(|shorter| believed(shorter.form))
     };
@@ -1250,7 +1259,11 @@ fn read_span(span: &[Group<'_>], region: Region) -> Option<Reading> {
         }
     }
     let head = (!rest.is_empty()).then_some(first.digits);
-    resolve(&digits, first.has_plus(), head, region).or_else(|| {
+    let mut ends = Vec::with_capacity(rest.len());
+    for group in span.get(..rest.len()).unwrap_or_default() {
+        ends.push(ends.last().copied().unwrap_or(0) + group.digits.len());
+    }
+    resolve(&digits, first.has_plus(), head, &ends, region).or_else(|| {
         // "+998 (0) 90": the trunk prefix in brackets, where the plan knows none.
         let is_zero = |group: &&Group<'_>| group.is_bracketed() && group.digits == "0";
         rest.iter().find(is_zero)?;
@@ -1259,7 +1272,7 @@ fn read_span(span: &[Group<'_>], region: Region) -> Option<Reading> {
             .filter(|group| !is_zero(group))
             .map(|group| group.digits);
         let digits: String = std::iter::once(first.digits).chain(kept).collect();
-        resolve(&digits, first.has_plus(), head, region)
+        resolve(&digits, first.has_plus(), head, &[], region)
     })
 }
 

@@ -344,11 +344,16 @@ impl Mirror {
         let mut changes_at = (self.clock)();
         if !state.all_seen {
             let mut pages = self.source.crm.walk(kind, state.cursor.clone().map(Cursor));
-            while let Some(page) = pages.next().await {
-                let is_last = self.store_walked(kind, page?, state).await?;
-                if is_last {
-                    break;
-                }
+            let mut next = pages.next().await;
+            while let Some(page) = next {
+                let page = page?;
+                let is_last = page.cursor.is_none();
+                // The next page is fetched while this one is stored.
+                let following = async { if is_last { None } else { pages.next().await } };
+                let (stored, following) =
+                    tokio::join!(self.store_walked(kind, page, state), following);
+                stored?;
+                next = following;
                 let waited = (self.clock)().duration_since(changes_at).as_secs();
                 let is_mirrored = state.whole_at.is_some() && state.changes_until.is_some();
                 if is_mirrored && waited >= self.settings.changes_every_seconds.cast_signed() {
@@ -365,23 +370,20 @@ impl Mirror {
         self.sweep(kind, state, order).await
     }
 
-    /// Stores a walked page and the state behind it, together. Says whether it was the last.
+    /// Stores a walked page and the state behind it, together.
     async fn store_walked(
         &self,
         kind: EntityKind,
         page: Page,
         state: &mut SyncState,
-    ) -> Result<bool, SyncError> {
+    ) -> Result<(), SyncError> {
         let now = (self.clock)();
-        let is_last = page.cursor.is_none();
         let count = page.cards.len() as u64;
         if state.walk_began.is_none() {
             state.walk_began = Some(page.server_time.unwrap_or(now));
         }
         state.fresh_at = Some(now);
-        if is_last {
-            state.all_seen = true;
-        }
+        state.all_seen = page.cursor.is_none();
         state.cursor = page.cursor.as_ref().map(|cursor| cursor.0.clone());
         self.store(kind, page.cards, state.walk, Some(state.clone()))
             .await?;
@@ -390,7 +392,7 @@ impl Mirror {
         shown.walked_cards += count;
         shown.total_cards = page.total.or(shown.total_cards);
         shown.fresh_at = state.fresh_at;
-        Ok(is_last)
+        Ok(())
     }
 
     async fn store(

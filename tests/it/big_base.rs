@@ -30,6 +30,26 @@ fn speed(usual: f64) -> f64 {
         .unwrap_or(usual)
 }
 
+/// The phone fields that end in this number's last digits, for a person who looks for the fault.
+fn written(base: &Messy, number: u64) -> Vec<&str> {
+    let last = format!("{:06}", number % 1_000_000);
+    let world = &base.world;
+    let entries = [&world.contacts, &world.companies, &world.leads]
+        .into_iter()
+        .flatten();
+    let fields = entries.flat_map(|entry| &entry.phones).map(String::as_str);
+    let digits = |field: &str| {
+        field
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    fields
+        .filter(|field| digits(field).contains(&last))
+        .take(5)
+        .collect()
+}
+
 /// Asks every number of the base; gives the first few wrong answers.
 async fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -45,7 +65,8 @@ async fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
             .map(|expected| expected.extension.clone());
         let is_named = !truth.known || value(&answer, "name").is_some();
         if number != expected || !is_named {
-            wrong.push(format!("{truth:?}: {answer}"));
+            let written = written(base, truth.number);
+            wrong.push(format!("{truth:?}: {answer}; written {written:?}"));
         }
     }
     for stranger in base.strangers.iter().chain(&base.own_phones) {
@@ -53,6 +74,9 @@ async fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
         if !answer.is_empty() {
             wrong.push(format!("{stranger}, whom nobody knows: {answer}"));
         }
+    }
+    if !wrong.is_empty() {
+        println!("{} of {} answers are wrong", wrong.len(), base.truth.len());
     }
     wrong.truncate(10);
     wrong
