@@ -216,15 +216,11 @@ impl FakeAmocrm {
     }
 
     /// `limits` for the connector: the vendor's, at this account's speed.
-    ///
-    /// The connector keeps two requests apart from its rate, which at another speed would be
-    /// another part of the limit; so the figure is such that a share of 0.8 sends 5 x speed.
     pub(crate) fn limits(&self) -> String {
         let speed = self.shared.options.speed;
         let per_second = match self.shared.options.limit {
             None => 5000.0,
-            Some(_) if speed < 2.0 => 7.0 * speed,
-            Some(_) => 6.25 * speed,
+            Some(limit) => f64::from(u32::try_from(limit).unwrap()) * speed,
         };
         let (retry, timeout) = (1000.0 / speed, 20_000.0 / speed);
         format!(

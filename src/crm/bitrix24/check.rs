@@ -29,7 +29,7 @@ impl Checked<'_> {
         let mut findings = Vec::new();
         if transport == Transport::PlainHttp {
             findings.push(Finding::warning(
-                format!("{}: the webhook's secret travels unencrypted", self.name),
+                "the webhook's secret travels unencrypted".to_owned(),
                 self.mend("begin the address with https:// (`ca_file` names an own authority)"),
             ));
         }
@@ -71,35 +71,31 @@ impl Checked<'_> {
     }
 
     fn judge(&self, answers: &Answers) -> Vec<Finding> {
-        let name = self.name;
         let mut findings = vec![match answers.user {
-            Some(user) => Finding::good(format!("{name}: the portal answers, as to user {user}")),
-            None => Finding::good(format!("{name}: the portal answers")),
+            Some(user) => Finding::good(format!("the portal answers, as to user {user}")),
+            None => Finding::good("the portal answers"),
         }];
         findings.extend(self.judge_scopes(answers));
         if answers.administrator == Some(false) {
             findings.push(Finding::warning(
-                format!("{name}: the webhook's owner is no administrator and may see fewer cards"),
+                "the webhook's owner is no administrator and may see fewer cards",
                 self.mend("let somebody who may read all cards make the webhook"),
             ));
         }
         if matches!(answers.mode, Ok(Some(2))) && self.kinds.contains(&EntityKind::Lead) {
-            findings.push(Finding::good(format!(
-                "{name}: the CRM runs in simple mode, without leads"
-            )));
+            findings.push(Finding::good("the CRM runs in simple mode, without leads"));
         }
         findings
     }
 
     fn judge_scopes(&self, answers: &Answers) -> Option<Finding> {
-        let name = self.name;
         let lacks = |wanted: &[&str]| {
             let scopes = answers.scopes.as_deref();
             scopes.is_some_and(|scopes| !scopes.iter().any(|has| wanted.contains(&has.as_str())))
         };
         if lacks(&["crm"]) {
             return Some(Finding::fault(
-                format!("{name}: the webhook may not read cards"),
+                "the webhook may not read cards",
                 self.mend("tick the right `crm` in the webhook"),
             ));
         }
@@ -109,20 +105,20 @@ impl Checked<'_> {
         }
         if lacks(&["user", "user_basic", "user_brief"]) {
             return Some(Finding::fault(
-                format!("{name}: the webhook may not read employees"),
+                "the webhook may not read employees",
                 self.mend("tick the right `user_basic` in the webhook"),
             ));
         }
         lacks(&["user", "user_basic"]).then(|| {
             Finding::warning(
-                format!("{name}: employees come without e-mail and own phones"),
+                "employees come without e-mail and own phones",
                 self.mend("tick the right `user_basic` in the webhook"),
             )
         })
     }
 
     fn fault(&self, error: &CrmError) -> Finding {
-        let mut text = format!("{}: {error}", self.name);
+        let mut text = error.to_string();
         let mut cause = std::error::Error::source(error);
         while let Some(deeper) = cause {
             text = format!("{text}: {deeper}");
