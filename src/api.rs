@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Query, RawQuery, State};
+use axum::extract::{Query, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
@@ -64,10 +63,7 @@ pub fn routes(api: Arc<Api>) -> axum::Router {
         .route("/api/v1/route", get(route))
         .route("/api/v1/employees", get(employees))
         .route("/api/v1/sync", get(sync_status).post(order_sync))
-        .route(
-            "/api/v1/import",
-            post(import_file).layer(DefaultBodyLimit::max(LARGEST_IMPORT)),
-        )
+        .route("/api/v1/import", post(import_file))
         .with_state(api)
 }
 
@@ -268,11 +264,11 @@ struct ImportQuery {
 
 async fn import_file(
     State(api): State<Arc<Api>>,
-    headers: HeaderMap,
     Query(query): Query<ImportQuery>,
-    body: Bytes,
+    request: Request,
 ) -> Response {
-    if !is_owner(&api, &headers) {
+    // Before the body is read: a stranger's file must not fill the memory.
+    if !is_owner(&api, request.headers()) {
         return refuse_stranger();
     }
     let Some(mirror) = api
@@ -284,6 +280,10 @@ async fn import_file(
             StatusCode::NOT_FOUND,
             &format!("no [[crm]] is named `{}`", query.crm),
         );
+    };
+    let body = match axum::body::to_bytes(request.into_body(), LARGEST_IMPORT).await {
+        Ok(body) => body,
+        Err(error) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
     };
     let source = mirror.source();
     match import::import(&*api.directory, &source.name, source.region, &body).await {

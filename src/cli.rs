@@ -101,10 +101,15 @@ struct ExplainArguments {
     #[arg(long)]
     did: Option<String>,
     /// When the call comes: 2026-11-22T15:00, with an offset or in this machine's zone.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = a_time)]
     at: Option<String>,
     #[command(flatten)]
     output: Json,
+}
+
+/// Refuses what is no time; the daemon reads it once more.
+fn a_time(written: &str) -> Result<String, String> {
+    crate::api::read_time(written).map(|_| written.to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -126,7 +131,7 @@ struct SyncArguments {
 struct ImportArguments {
     /// The exported file.
     file: PathBuf,
-    /// The CRM that it comes from: the `name` of a [[crm]].
+    /// The CRM that it comes from: its `name` in the configuration.
     #[arg(long, value_name = "NAME")]
     crm: String,
     #[command(flatten)]

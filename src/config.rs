@@ -4,7 +4,7 @@
 //! The only place that reads the environment. Every error names the key and, where it can, the line.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,6 +90,7 @@ pub struct Forward {
     /// Address and port. Default: 127.0.0.1:8077.
     pub listen: SocketAddr,
     /// Who may ask besides this machine: addresses or networks. Default: nobody.
+    #[serde(deserialize_with = "networks")]
     pub allow: Vec<IpNet>,
     /// Who sends this as `token=` or as a bearer token may ask from anywhere. Default: none.
     #[serde(skip_serializing)]
@@ -107,6 +108,21 @@ impl Default for Forward {
             threads: 2,
         }
     }
+}
+
+/// A single address is a network of its own.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |written: String| {
+        let alone = || written.parse::<IpAddr>().map(IpNet::from);
+        let network = written.parse::<IpNet>().or_else(|_| alone());
+        network.map_err(|_| {
+            serde::de::Error::custom(format!(
+                "`allow` holds \"{written}\", which is no address; write \"10.0.0.5\" or \"10.0.0.0/8\""
+            ))
+        })
+    };
+    let written = Vec::<String>::deserialize(deserializer)?;
+    written.into_iter().map(read).collect()
 }
 
 /// `[phone]`: how written numbers are read.
@@ -984,11 +1000,11 @@ fn star_url(url: &str) -> String {
 pub fn example() -> String {
     let mut text = String::from(EXAMPLE);
     for kind in directory::KINDS {
-        text.push_str(kind.example);
+        text.push_str(&commented(kind.example));
     }
     text.push('\n');
     for kind in crm::KINDS {
-        text.push_str(kind.example);
+        text.push_str(&commented(kind.example));
         text.push('\n');
     }
     text.push_str(EXAMPLE_CRM_COMMON);
@@ -1001,6 +1017,16 @@ pub fn example() -> String {
     text.push('\n');
     text.push_str(EXAMPLE_LOG);
     text
+}
+
+/// Puts a comment sign before every line that lacks one: the example as it is sets nothing.
+fn commented(example: &str) -> String {
+    let lines = example.lines().map(|line| match line {
+        "" => "\n".to_owned(),
+        line if line.starts_with('#') => format!("{line}\n"),
+        line => format!("# {line}\n"),
+    });
+    lines.collect()
 }
 
 const EXAMPLE: &str = "\
@@ -1088,6 +1114,10 @@ mod tests {
         assert!(error.contains("forward.allow"), "{error}");
         parse("[forward]\nlisten = \"0.0.0.0:8077\"\nallow = [\"10.0.0.0/8\"]\n").unwrap();
         parse("[forward]\nlisten = \"0.0.0.0:8077\"\ntoken = \"x\"\n").unwrap();
+        let single = parse("[forward]\nallow = [\"10.0.0.5\", \"fd00::/8\"]\n").unwrap();
+        assert_eq!(single.forward.allow[0].to_string(), "10.0.0.5/32");
+        let error = parse("[forward]\nallow = [\"pbx\"]\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("pbx"), "{error}");
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
-use crate::config::{Config, CrmTable};
+use crate::config::{self, Config, CrmTable};
 use crate::crm::{self, Crm, SettingsError};
 use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
 use crate::http_server;
@@ -29,6 +30,9 @@ use crate::web::{Access, Web};
 
 /// The file in `data_dir` that holds the token of `pryamo`'s own commands.
 pub const CONTROL_TOKEN: &str = "control.token";
+
+/// Callers who may wait to be accepted; the kernel's own limit is 4096.
+const BACKLOG: u32 = 4096;
 
 /// A daemon that listens. Stops when [`Daemon::stop`] is called.
 pub struct Daemon {
@@ -95,7 +99,13 @@ pub fn open_crm(config: &Config, table: &CrmTable) -> Result<Arc<dyn Crm>, Start
     let kind = crm::KINDS.iter().find(|kind| kind.name == table.kind);
     let unknown = || SettingsError::Wrong(format!("`kind = \"{}\"` is not known", table.kind));
     let kind = kind.ok_or_else(unknown).map_err(fault)?;
-    (kind.open)(table.own.clone(), config.connector_common(table)).map_err(fault)
+    (kind.open)(table.own.clone(), config.connector_common(table))
+        .map_err(|error| match error {
+            // The kind does not know how unknown keys are told.
+            SettingsError::Wrong(text) => SettingsError::Wrong(config::explain_serde(&text)),
+            file @ SettingsError::File { .. } => file,
+        })
+        .map_err(fault)
 }
 
 /// Opens the directory that the configuration names.
@@ -236,14 +246,23 @@ impl Daemon {
 
 /// The port, taken before anything else, so that a second daemon harms nothing.
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).map_err(|cause| match cause.kind() {
+    bind(address).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::AddrInUse => StartError::Taken(address),
         _ => StartError::Listen(address, cause),
-    })?;
-    listener
-        .set_nonblocking(true)
-        .map_err(refused("set up the port"))?;
-    Ok(listener)
+    })
+}
+
+/// Listens with room for a burst of callers who have not been accepted yet: beyond it the kernel
+/// lets them wait a second, and the standard library's room is 128.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As the standard library does: a restart must not wait for old connections to die.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Threads with a small runtime each, so that neither a sync nor a slow log holds a caller up.

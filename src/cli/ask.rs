@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{DONE, ExplainArguments, FAILED, SyncArguments};
-use crate::api::{SyncRequest, read_time};
+use crate::api::SyncRequest;
 use crate::config::Config;
 use crate::record::EntityKind;
 use crate::serve::CONTROL_TOKEN;
@@ -26,9 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Prints who would get this call.
 pub(super) async fn explain(config: &Config, arguments: &ExplainArguments) -> Result<u8> {
-    if let Some(at) = &arguments.at {
-        read_time(at).map_err(|text| anyhow::anyhow!(text))?;
-    }
     let mut query = vec![("phone", arguments.phone.as_str())];
     query.extend(arguments.did.as_deref().map(|did| ("did", did)));
     query.extend(arguments.at.as_deref().map(|at| ("at", at)));

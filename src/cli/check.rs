@@ -47,7 +47,7 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
     add("asterisk", vec![check_asterisk().await]);
     let to_mend = findings
         .iter()
-        .filter(|(_, finding)| finding.level != Level::Good)
+        .filter(|(_, finding)| !finding.mend.is_empty())
         .count();
     if json {
         let listed: Vec<_> = findings
@@ -100,6 +100,10 @@ fn check_config(config: &Config) -> Vec<Finding> {
 
 fn check_directory(config: &Config) -> Finding {
     let place = config.data_dir.display();
+    // Not made here: it would belong to whoever runs this command.
+    if !config.data_dir.exists() {
+        return Finding::good(format!("{place} is not there yet; `pryamo serve` makes it"));
+    }
     match serve::open_directory(config) {
         Ok(directory) => Finding::good(format!(
             "{place} opens, {} employees known",

@@ -174,7 +174,7 @@ pub struct Finding {
     pub level: Level,
     /// What was found, one line.
     pub text: String,
-    /// What to do about it; empty when all is well.
+    /// What to do about it; empty when there is nothing to do.
     pub mend: String,
 }
 
@@ -267,6 +267,31 @@ pub enum SettingsError {
 
 /// Every kind of CRM. A new one adds its row here and its `mod` line above.
 pub const KINDS: &[Kind] = &[bitrix24::KIND, amocrm::KIND, csv_file::KIND];
+
+/// What is to be said of an address without encryption; nothing for https.
+///
+/// On this machine (a tunnel, a proxy) it is told, but there is nothing to mend.
+pub fn judge_encryption(url: &reqwest::Url) -> Option<Finding> {
+    if url.scheme() != "http" {
+        return None;
+    }
+    let is_here = match url.host_str() {
+        Some("localhost") => true,
+        host => host
+            .and_then(|host| host.parse::<std::net::IpAddr>().ok())
+            .is_some_and(|ip| ip.is_loopback()),
+    };
+    let text =
+        "`crm.url` begins with http://: the secret and the clients' numbers travel unencrypted";
+    Some(if is_here {
+        Finding::warning(format!("{text}, though only within this machine"), "")
+    } else {
+        Finding::warning(
+            text,
+            "begin it with https:// (`ca_file` names an authority of your own)",
+        )
+    })
+}
 
 /// How long a connection to a CRM may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

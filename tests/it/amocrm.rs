@@ -462,7 +462,7 @@ async fn check_reads_the_account_in_whatever_state_it_is() {
     for (names, level, part) in cases {
         let replay = Replay::start(&names).await;
         let findings = replay.crm().check().await;
-        assert!(findings[0].mend.contains("https://"), "{findings:?}");
+        assert!(findings[0].text.contains("http://"), "{findings:?}");
         let worst = findings[1..]
             .iter()
             .find(|finding| finding.level != Level::Good);

@@ -5,9 +5,9 @@
 //! raised by the same factor, so every ratio is that of life. `PRYAMO_TEST_SPEED=1` runs it at the
 //! speed of life (half an hour).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::daemon::{Daemon, Line, value};
+use crate::daemon::{Daemon, Line, Site, value};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::messy::{self, Messy};
@@ -19,6 +19,8 @@ const LEADS: usize = 30_000;
 const SHARE: f64 = 0.8;
 /// A mirror may take this much longer than its budget's floor.
 const ALLOWED: f64 = 1.2;
+/// The longest that a mirror may take before the test gives up.
+const LONGEST: Duration = Duration::from_hours(1);
 /// How often the daemon is killed.
 const KILLS: u64 = 20;
 
@@ -28,6 +30,16 @@ fn speed(usual: f64) -> f64 {
         .ok()
         .and_then(|speed| speed.parse().ok())
         .unwrap_or(usual)
+}
+
+/// Waits until every mirror is whole; gives how long that took.
+fn wait_until_ready(daemon: &Daemon) -> Duration {
+    let began = Instant::now();
+    while daemon.get("/readyz").status != 200 {
+        assert!(began.elapsed() < LONGEST, "not whole:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    began.elapsed()
 }
 
 /// The phone fields that end in this number's last digits, for a person who looks for the fault.
@@ -51,13 +63,11 @@ fn written(base: &Messy, number: u64) -> Vec<&str> {
 }
 
 /// Asks every number of the base; gives the first few wrong answers.
-async fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
+fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut line = Line::open(daemon.port).await;
+    let mut line = Line::open(daemon);
     for truth in &base.truth {
-        let answer = line
-            .forward(&format!("phone=%2B{}&trunk=s&callid=1.1", truth.number))
-            .await;
+        let answer = line.forward(&format!("phone=%2B{}&trunk=s&callid=1.1", truth.number));
         let number = value(&answer, "number").filter(|number| !number.is_empty());
         let expected = truth
             .expected
@@ -70,7 +80,7 @@ async fn wrong_answers(daemon: &Daemon, base: &Messy) -> Vec<String> {
         }
     }
     for stranger in base.strangers.iter().chain(&base.own_phones) {
-        let answer = line.forward(&format!("phone=%2B{stranger}&trunk=s")).await;
+        let answer = line.forward(&format!("phone=%2B{stranger}&trunk=s"));
         if !answer.is_empty() {
             wrong.push(format!("{stranger}, whom nobody knows: {answer}"));
         }
@@ -136,12 +146,8 @@ async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_r
     let speed = speed(20.0);
     let base = messy::base(1, CONTACTS, COMPANIES, LEADS);
     let (fake, config) = bitrix24(&base, speed).await;
-    let daemon = Daemon::start(&config).await;
-    let took = daemon
-        .wait_until_ready(Duration::from_hours(1))
-        .await
-        .as_secs_f64()
-        * speed;
+    let daemon = Daemon::start_unready(&Site::new(&config));
+    let took = wait_until_ready(&daemon).as_secs_f64() * speed;
     let floor = bitrix24_floor(0.1);
     println!(
         "bitrix24: {took:.0} s of life, floor {floor:.0} s, ratio {:.2}, {} requests",
@@ -153,7 +159,7 @@ async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_r
         took <= ALLOWED * floor,
         "{took:.0} s against a floor of {floor:.0} s"
     );
-    assert_eq!(wrong_answers(&daemon, &base).await, Vec::<String>::new());
+    assert_eq!(wrong_answers(&daemon, &base), Vec::<String>::new());
 }
 
 /// A base as amoCRM has it: no leads of Bitrix24's kind, but deals, all of them closed, so that the
@@ -201,12 +207,8 @@ async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_rig
         "live_lookup_ms = 0",
         "live_lookup_ms = 0\norder = [\"contact\", \"company\", \"deal\"]",
     );
-    let daemon = Daemon::start(&config).await;
-    let took = daemon
-        .wait_until_ready(Duration::from_hours(1))
-        .await
-        .as_secs_f64()
-        * speed;
+    let daemon = Daemon::start_unready(&Site::new(&config));
+    let took = wait_until_ready(&daemon).as_secs_f64() * speed;
     let pages = [CONTACTS, COMPANIES, LEADS]
         .map(|cards| cards.div_ceil(250))
         .iter()
@@ -222,7 +224,7 @@ async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_rig
         took <= ALLOWED * floor,
         "{took:.0} s against a floor of {floor:.0} s"
     );
-    assert_eq!(wrong_answers(&daemon, &base).await, Vec::<String>::new());
+    assert_eq!(wrong_answers(&daemon, &base), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,29 +232,29 @@ async fn killed_twenty_times_while_it_mirrors_it_ends_complete_and_right() {
     let speed = speed(20.0);
     let messy = messy::base(3, CONTACTS / 4, COMPANIES / 4, LEADS / 4);
     let (fake, config) = bitrix24(&messy, speed).await;
-    let mut daemon = Daemon::lay_out(&config);
+    let site = Site::new(&config);
     let number = u64::from(std::process::id());
     println!("the kills follow from {number}");
     let mut dice = messy::Dice(number);
     for _ in 0..KILLS {
-        daemon.restart().await;
+        let mut daemon = Daemon::start_unready(&site);
         tokio::time::sleep(Duration::from_millis(20 + dice.below(500))).await;
         daemon.kill();
     }
     let killed_at = fake.requests().len();
-    daemon.restart().await;
-    daemon.wait_until_ready(Duration::from_hours(1)).await;
+    let daemon = Daemon::start_unready(&site);
+    wait_until_ready(&daemon);
     println!(
         "bitrix24 killed {KILLS} times: {killed_at} requests before the last start, {} in all",
         fake.requests().len()
     );
     assert_eq!(fake.violations(), Vec::<String>::new());
-    let counts: u64 = daemon.readyz().await["mirrors"]
+    let counts: u64 = daemon.get("/readyz").json()["mirrors"]
         .as_array()
         .unwrap()
         .iter()
         .map(|mirror| mirror["records"].as_u64().unwrap())
         .sum();
     assert_eq!(counts, (CONTACTS / 4 + COMPANIES / 4 + LEADS / 4) as u64);
-    assert_eq!(wrong_answers(&daemon, &messy).await, Vec::<String>::new());
+    assert_eq!(wrong_answers(&daemon, &messy), Vec::<String>::new());
 }

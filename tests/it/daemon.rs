@@ -1,152 +1,250 @@
-//! A real pryamo process with a configuration and data of its own.
+//! A `pryamo serve` process of a test's own: its configuration, folder and port.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-/// How long a daemon may take to answer at all.
-const START: Duration = Duration::from_secs(20);
+/// How long anything here may take before the test fails. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A daemon; killed when dropped.
-pub struct Daemon {
-    child: Option<Child>,
-    pub folder: TempDir,
-    pub port: u16,
+/// Waits until `look` gives something; fails the test when it never does.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
-impl Daemon {
-    /// Lays out a configuration, `data_dir`, port and log already in it, and starts the daemon.
-    pub async fn start(config: &str) -> Self {
-        let mut daemon = Self::lay_out(config);
-        daemon.restart().await;
-        daemon
+/// An address on which nobody listens.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A folder with a configuration in it, ready for a daemon.
+pub struct Site {
+    pub folder: TempDir,
+    pub address: SocketAddr,
+}
+
+impl Site {
+    /// `crms` is what follows the common part: `[[crm]]` tables, and whatever else a test sets.
+    pub fn new(crms: &str) -> Self {
+        Self::at(free_address(), crms)
     }
 
-    /// Lays out a configuration without starting anything.
-    pub fn lay_out(config: &str) -> Self {
+    /// The same at an address that is asked already.
+    pub fn at(address: SocketAddr, crms: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let text = format!(
-            "data_dir = \"{}\"\n[forward]\nlisten = \"127.0.0.1:{port}\"\n{config}",
+        let config = format!(
+            "data_dir = '{}'\n[forward]\nlisten = \"{address}\"\n{crms}",
             folder.path().join("data").display()
         );
-        std::fs::write(folder.path().join("pryamo.toml"), text).unwrap();
-        Self {
-            child: None,
-            folder,
-            port,
-        }
+        std::fs::write(folder.path().join("pryamo.toml"), config).unwrap();
+        Self { folder, address }
+    }
+
+    /// A CSV file as the only CRM, named `list`.
+    pub fn with_csv(rows: &str) -> Self {
+        Self::with_csv_at(free_address(), rows)
+    }
+
+    /// The same at an address that is asked already.
+    pub fn with_csv_at(address: SocketAddr, rows: &str) -> Self {
+        let site = Self::at(
+            address,
+            "[[crm]]\nname = \"list\"\nkind = \"csv\"\nfile = \"clients.csv\"\n",
+        );
+        std::fs::write(site.path("clients.csv"), rows).unwrap();
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub fn config(&self) -> PathBuf {
-        self.folder.path().join("pryamo.toml")
+        self.path("pryamo.toml")
+    }
+
+    /// Runs another command of pryamo with this configuration.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let config = self.config();
+        let mut all = arguments.to_vec();
+        all.extend(["--config", config.to_str().unwrap()]);
+        pryamo(self.folder.path(), &all)
+    }
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// The binary under test, untouched by the environment of whoever runs the tests.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pryamo"));
+    command.current_dir(folder).stdin(Stdio::null());
+    // `pryamo check` must not find an Asterisk of this machine.
+    command.env("PATH", "");
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("PRYAMO_") {
+            command.env_remove(key);
+        }
+    }
+    command
+}
+
+/// Runs a command of pryamo to its end.
+pub fn pryamo(folder: &Path, arguments: &[&str]) -> Ran {
+    command(folder).args(arguments).output().unwrap().into()
+}
+
+/// Starts a command of pryamo; its standard error goes to `log` in `folder`.
+pub fn start(folder: &Path, arguments: &[&str], log: &str, stdout: Stdio) -> Child {
+    let log = std::fs::File::create(folder.join(log)).unwrap();
+    command(folder)
+        .args(arguments)
+        .stdout(stdout)
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    pub address: SocketAddr,
+    process: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it and waits until its first mirror is whole.
+    pub fn start(site: &Site) -> Self {
+        let daemon = Self::start_unready(site);
+        wait_for("/readyz", || {
+            (daemon.get("/readyz").status == 200).then_some(())
+        });
+        daemon
+    }
+
+    /// Starts it and waits until it answers, whether or not a mirror is there.
+    pub fn start_unready(site: &Site) -> Self {
+        let config = site.config();
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let mut daemon = Self {
+            address: site.address,
+            process: start(
+                site.folder.path(),
+                &arguments,
+                "daemon.log",
+                Stdio::inherit(),
+            ),
+            log: site.path("daemon.log"),
+        };
+        wait_for("the daemon's port", || {
+            let ended = daemon.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {}", daemon.log());
+            TcpStream::connect(daemon.address).ok()
+        });
+        daemon
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Starts it, and waits until it answers.
-    pub async fn restart(&mut self) {
-        self.kill();
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"))
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pryamo"))
-            .args(["serve", "--config"])
-            .arg(self.config())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(
-                began.elapsed() < START,
-                "the daemon does not answer:\n{}",
-                self.log()
-            );
-            let ended = self
-                .child
-                .as_mut()
-                .and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "the daemon ended:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    pub fn is_alive(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
     }
 
-    /// kill -9.
+    pub fn get(&self, target: &str) -> Answer {
+        self.raw(&request("GET", target))
+    }
+
+    /// The body of `/forward`; any other status than 200 fails the test.
+    pub fn forward(&self, query: &str) -> String {
+        let answer = self.get(&format!("/forward?{query}"));
+        assert_eq!(answer.status, 200, "{query}");
+        answer.body
+    }
+
+    /// Sends these bytes on a connection of their own and reads the answer to its end.
+    pub fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        stream.write_all(bytes).unwrap();
+        let mut read = Vec::new();
+        // A server that refuses before it has read all may reset the connection.
+        let _ = stream.read_to_end(&mut read);
+        Answer::parse(&read)
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// The sum of a counter over all its labels that contain `label`.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let body = self.get("/metrics").body;
+        body.lines()
+            .filter(|line| line.starts_with(name) && line.contains(label))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// Sends a signal by its name, `STOP` or `CONT`, to this process alone.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status();
+        assert!(sent.unwrap().success(), "kill -{name} {pid}");
+    }
+
+    /// Ends it at once, as `kill -9` does.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // Fails only where it has ended already.
+        let _ = self.process.kill();
+        self.process.wait().unwrap();
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    pub async fn get(&self, path: &str) -> String {
-        let client = pryamo::crm::local_client(Duration::from_secs(30)).unwrap();
-        client
-            .get(format!("http://127.0.0.1:{}{path}", self.port))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap()
-    }
-
-    /// The body of `/forward` for this query.
-    pub async fn forward(&self, query: &str) -> String {
-        self.get(&format!("/forward?{query}")).await
-    }
-
-    pub async fn readyz(&self) -> Value {
-        serde_json::from_str(&self.get("/readyz").await).unwrap()
-    }
-
-    /// Waits until every mirror is whole; gives how long that took.
-    pub async fn wait_until_ready(&self, longest: Duration) -> Duration {
-        let began = Instant::now();
-        loop {
-            let readiness = self.readyz().await;
-            if readiness["ready"] == true {
-                return began.elapsed();
-            }
-            assert!(
-                began.elapsed() < longest,
-                "not ready: {readiness}\n{}",
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Runs another command of pryamo with this daemon's configuration.
-    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
-        Command::new(env!("CARGO_BIN_EXE_pryamo"))
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config())
-            .output()
-            .unwrap()
+    /// Asks it to stop and gives its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.process.wait().unwrap().code()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
     }
 }
 
@@ -157,39 +255,34 @@ pub struct Line {
 }
 
 impl Line {
-    pub async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+    pub fn open(daemon: &Daemon) -> Self {
         Self {
-            stream,
+            stream: daemon.connect(),
             buffer: vec![0; 4096],
         }
     }
 
-    pub async fn forward(&mut self, query: &str) -> String {
-        let request = format!("GET /forward?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        self.stream.write_all(request.as_bytes()).await.unwrap();
+    /// The body of `/forward`; any other status than 200 fails the test.
+    pub fn forward(&mut self, query: &str) -> String {
+        let request = format!("GET /forward?{query} HTTP/1.1\r\nHost: x\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).unwrap();
         let mut length = 0;
         loop {
-            length += self.stream.read(&mut self.buffer[length..]).await.unwrap();
-            let answer = std::str::from_utf8(&self.buffer[..length]).unwrap();
-            let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-                continue;
-            };
-            let expected = head
+            length += self.stream.read(&mut self.buffer[length..]).unwrap();
+            let answer = Answer::parse(&self.buffer[..length]);
+            let promised = answer
+                .head
                 .lines()
-                .find_map(|line| line.strip_prefix("content-length: "))
-                .and_then(|count| count.parse::<usize>().ok())
-                .unwrap();
-            if body.len() >= expected {
-                assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-                return body.to_owned();
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if promised.is_some_and(|count| count == answer.body.len().to_string()) {
+                assert_eq!(answer.status, 200, "{query}");
+                return answer.body;
             }
         }
     }
 }
 
-/// The value of a key of an answer; `None` if the key is missing.
+/// The value of a key of `/forward`'s answer; `None` if the key is missing.
 pub fn value(answer: &str, key: &str) -> Option<String> {
     let value = answer
         .split('&')
@@ -202,10 +295,34 @@ pub fn value(answer: &str, key: &str) -> Option<String> {
     )
 }
 
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// A request whose connection ends with its answer.
+pub fn request(method: &str, target: &str) -> Vec<u8> {
+    format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// 0 if there was none.
+    pub status: u16,
+    /// In lower case.
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Self {
+            status: status.unwrap_or(0),
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
 }

@@ -1,29 +1,32 @@
 //! Everything that needs more than one module: seams, promises and batteries.
-#![expect(
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that fails may panic, and prints its figures"
-)]
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    reason = "seams share what not every one uses, and everything here is private"
+    reason = "a test that fails may panic, and prints its figures; seams share what not every one uses"
 )]
 
 mod amocrm;
+mod asterisk;
 mod battery_directory;
 mod big_base;
 mod bitrix24;
+mod cli;
 mod csv_file;
 mod daemon;
 mod directory_kill;
 mod fake_amocrm;
 mod fake_bitrix24;
+mod forward;
+mod lab;
+mod layering;
 mod messy;
 mod phones;
 mod promises;
+mod route;
 mod world;

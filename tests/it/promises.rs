@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
-
-use crate::daemon::{Daemon, value};
+use crate::daemon::{Daemon, Site, value};
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
 use crate::world::{Entry, SharedWorld, User, World};
 
@@ -41,15 +39,15 @@ fn ivan(id: u64, phone: &str) -> Entry {
     }
 }
 
-async fn portal(world: &SharedWorld) -> (FakeBitrix24, Daemon) {
+async fn portal(world: &SharedWorld) -> (FakeBitrix24, Site, Daemon) {
     let fake = FakeBitrix24::start(SharedWorld::clone(world), Options::default()).await;
     let config = format!(
         "[match]\nlive_lookup_ms = 700\n[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\nurl = \"{}\"\n",
         fake.url()
     );
-    let daemon = Daemon::start(&config).await;
-    daemon.wait_until_ready(Duration::from_secs(20)).await;
-    (fake, daemon)
+    let site = Site::new(&config);
+    let daemon = Daemon::start(&site);
+    (fake, site, daemon)
 }
 
 /// How often the portal was asked for a number since the mirror became whole.
@@ -68,11 +66,11 @@ fn lookups(fake: &FakeBitrix24) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_caller_never_waits_for_a_crm() {
-    let (fake, daemon) = portal(&world()).await;
+    let (fake, _site, daemon) = portal(&world()).await;
     fake.set_mood(Mood::Hang);
     let before = lookups(&fake);
     for _ in 0..20 {
-        let answer = daemon.forward(KNOWN).await;
+        let answer = daemon.forward(KNOWN);
         assert_eq!(value(&answer, "number").as_deref(), Some("101"));
         assert_eq!(value(&answer, "name").as_deref(), Some("Иван Петров"));
     }
@@ -81,7 +79,7 @@ async fn a_known_caller_never_waits_for_a_crm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failure_is_silence() {
-    let (fake, daemon) = portal(&world()).await;
+    let (fake, _site, daemon) = portal(&world()).await;
     for mood in [
         Mood::Down(usize::MAX),
         Mood::Html502(100),
@@ -91,14 +89,14 @@ async fn failure_is_silence() {
     ] {
         fake.set_mood(mood);
         let began = Instant::now();
-        assert_eq!(daemon.forward(UNKNOWN).await, "", "{mood:?}");
+        assert_eq!(daemon.forward(UNKNOWN), "", "{mood:?}");
         assert!(
             began.elapsed() < Duration::from_secs(3),
             "{mood:?} took {:?}",
             began.elapsed()
         );
         assert_eq!(
-            value(&daemon.forward(KNOWN).await, "number").as_deref(),
+            value(&daemon.forward(KNOWN), "number").as_deref(),
             Some("101")
         );
     }
@@ -107,7 +105,7 @@ async fn failure_is_silence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_one_number_share_one_question() {
     let world = world();
-    let (fake, daemon) = portal(&world).await;
+    let (fake, _site, daemon) = portal(&world).await;
     world
         .write()
         .unwrap()
@@ -115,7 +113,12 @@ async fn calls_that_wait_for_one_number_share_one_question() {
         .push(ivan(157, "+7 916 123-45-68 доб. 5"));
     fake.set_mood(Mood::Slow(200));
     let before = lookups(&fake);
-    let answers = join_all((0..30).map(|_| daemon.forward(UNKNOWN))).await;
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..30)
+            .map(|_| scope.spawn(|| daemon.forward(UNKNOWN)))
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
     for answer in answers {
         assert_eq!(
             value(&answer, "number"),
@@ -129,7 +132,7 @@ async fn calls_that_wait_for_one_number_share_one_question() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_live_lookup_finds_enters_the_mirror() {
     let world = world();
-    let (fake, daemon) = portal(&world).await;
+    let (fake, site, daemon) = portal(&world).await;
     world
         .write()
         .unwrap()
@@ -137,33 +140,33 @@ async fn what_a_live_lookup_finds_enters_the_mirror() {
         .push(ivan(157, "+7 (916) 123-45-68"));
     let before = lookups(&fake);
     // Somebody who only wants to know changes nothing.
-    let explained = daemon.command(&["explain", "+79161234568"]);
-    assert!(String::from_utf8_lossy(&explained.stdout).contains("asked sales live: 1 found"));
-    let found = daemon.forward(UNKNOWN).await;
+    let explained = site.run(&["explain", "+79161234568"]);
+    assert!(explained.out.contains("asked sales live: 1 found"));
+    let found = daemon.forward(UNKNOWN);
     assert_eq!(value(&found, "number").as_deref(), Some("101"));
     assert_eq!(lookups(&fake), before + 2);
     fake.set_mood(Mood::Down(usize::MAX));
-    assert_eq!(daemon.forward(UNKNOWN).await, found);
+    assert_eq!(daemon.forward(UNKNOWN), found);
     assert_eq!(lookups(&fake), before + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_remembered_for_a_short_time() {
-    let (fake, daemon) = portal(&world()).await;
+    let (fake, _site, daemon) = portal(&world()).await;
     let before = lookups(&fake);
     for _ in 0..5 {
-        assert_eq!(daemon.forward(UNKNOWN).await, "");
+        assert_eq!(daemon.forward(UNKNOWN), "");
     }
     assert_eq!(lookups(&fake), before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_crm_is_left_alone() {
-    let (fake, daemon) = portal(&world()).await;
+    let (fake, _site, daemon) = portal(&world()).await;
     fake.set_mood(Mood::Html502(1000));
     for last in 0..10 {
         let query = format!("phone=%2B7916123400{last}&trunk=s");
-        assert_eq!(daemon.forward(&query).await, "");
+        assert_eq!(daemon.forward(&query), "");
     }
     assert!(
         lookups(&fake) <= 3,
@@ -174,21 +177,21 @@ async fn a_failing_crm_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_path() {
-    let (_fake, daemon) = portal(&world()).await;
+    let (_fake, site, daemon) = portal(&world()).await;
     let api: serde_json::Value = serde_json::from_str(
         &daemon
             .get("/api/v1/route?phone=%2B79161234567&did=74951234567")
-            .await,
+            .body,
     )
     .unwrap();
-    let command = daemon.command(&["explain", "+79161234567", "--did", "74951234567", "--json"]);
-    let explained: serde_json::Value = serde_json::from_slice(&command.stdout).unwrap();
+    let command = site.run(&["explain", "+79161234567", "--did", "74951234567", "--json"]);
+    let explained: serde_json::Value = serde_json::from_str(&command.out).unwrap();
     assert_eq!(api, explained);
-    let answer = daemon.forward(KNOWN).await;
+    let answer = daemon.forward(KNOWN);
     assert_eq!(value(&answer, "number").as_deref(), api["number"].as_str());
     assert_eq!(value(&answer, "name").as_deref(), api["name"].as_str());
     assert_eq!(
-        daemon.get("/name?phone=%2B79161234567").await,
+        daemon.get("/name?phone=%2B79161234567").body,
         api["name"].as_str().unwrap()
     );
 }
@@ -201,11 +204,11 @@ async fn an_employees_own_phone_is_no_client() {
         .unwrap()
         .contacts
         .push(ivan(158, "8 903 000 00 09"));
-    let (_fake, daemon) = portal(&world).await;
-    assert_eq!(daemon.forward("phone=79030000009&trunk=s").await, "");
-    let explained = daemon.command(&["explain", "89030000009"]);
-    assert_eq!(explained.status.code(), Some(4));
-    assert!(String::from_utf8_lossy(&explained.stdout).contains("an employee, not a client"));
+    let (_fake, site, daemon) = portal(&world).await;
+    assert_eq!(daemon.forward("phone=79030000009&trunk=s"), "");
+    let explained = site.run(&["explain", "89030000009"]);
+    assert_eq!(explained.code, 4);
+    assert!(explained.out.contains("an employee, not a client"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,37 +220,32 @@ async fn an_empty_source_deletes_nothing() {
             world.contacts.push(ivan(id, &format!("+7916765{id:04}")));
         }
     }
-    let (_fake, daemon) = portal(&world).await;
+    let (_fake, site, daemon) = portal(&world).await;
     let all = std::mem::take(&mut world.write().unwrap().contacts);
-    let refused = daemon.command(&["sync", "--full"]);
-    let told = String::from_utf8_lossy(&refused.stdout).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
+    let refused = site.run(&["sync", "--full"]);
+    let told = &refused.out;
+    assert_eq!(refused.code, 1, "{told}");
     assert!(
         told.contains("61 of 61 cards are missing") && told.contains("--accept-deletions"),
         "{told}"
     );
     assert_eq!(
-        value(&daemon.forward(KNOWN).await, "number").as_deref(),
+        value(&daemon.forward(KNOWN), "number").as_deref(),
         Some("101")
     );
     // A few that are gone are believed; what is there again is found again.
     world.write().unwrap().contacts = all[1..].to_vec();
-    assert!(daemon.command(&["sync", "--full"]).status.success());
-    assert_eq!(daemon.forward(KNOWN).await, "");
+    assert_eq!(site.run(&["sync", "--full"]).code, 0);
+    assert_eq!(daemon.forward(KNOWN), "");
     world.write().unwrap().contacts.clear();
-    assert!(
-        daemon
-            .command(&["sync", "--full", "--accept-deletions"])
-            .status
-            .success()
-    );
-    assert_eq!(daemon.forward("phone=79167650200&trunk=s").await, "");
+    assert_eq!(site.run(&["sync", "--full", "--accept-deletions"]).code, 0);
+    assert_eq!(daemon.forward("phone=79167650200&trunk=s"), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_arrive_with_the_periodic_check() {
     let world = world();
-    let (fake, daemon) = portal(&world).await;
+    let (fake, site, daemon) = portal(&world).await;
     {
         let mut world = world.write().unwrap();
         world.contacts[0].phones = vec!["8 916 123 45 69".to_owned()];
@@ -255,8 +253,8 @@ async fn changes_arrive_with_the_periodic_check() {
         let now = fake.now() as i64;
         world.contacts[0].modified = now;
     }
-    assert!(daemon.command(&["sync"]).status.success());
-    let moved = daemon.forward("phone=79161234569&trunk=s").await;
+    assert_eq!(site.run(&["sync"]).code, 0);
+    let moved = daemon.forward("phone=79161234569&trunk=s");
     assert_eq!(value(&moved, "number").as_deref(), Some("101"));
-    assert_eq!(daemon.forward(KNOWN).await, "");
+    assert_eq!(daemon.forward(KNOWN), "");
 }

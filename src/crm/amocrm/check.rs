@@ -6,7 +6,7 @@ use reqwest::{StatusCode, Url};
 use super::wire::{Account, User};
 use super::{Amocrm, Listed, USERS, body, method_of, path_of, too_heavy};
 use crate::crm::budget::Lane;
-use crate::crm::{CrmError, Finding};
+use crate::crm::{CrmError, Finding, judge_encryption};
 use crate::record::EntityKind;
 
 const ACCOUNT: &str = "/api/v4/account";
@@ -17,13 +17,7 @@ const FUTURE_SECONDS: i64 = 86_400;
 
 /// Asks once each and does not repeat: a person waits.
 pub(super) async fn findings(crm: &Amocrm) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if crm.link.base().scheme() == "http" {
-        findings.push(Finding::warning(
-            "the token and the clients' numbers travel unencrypted",
-            "write `https://` in `crm.url`",
-        ));
-    }
+    let mut findings: Vec<Finding> = judge_encryption(crm.link.base()).into_iter().collect();
     let account = match account(crm).await {
         Ok(account) => account,
         Err(error) => {

@@ -2,7 +2,6 @@
 
 use super::super::budget::Lane;
 use super::super::{CrmError, Finding};
-use super::Transport;
 use super::client::{AfterFault, Client, Command};
 use super::wire;
 use crate::record::{CrmName, EntityKind};
@@ -25,14 +24,8 @@ struct Answers {
 
 impl Checked<'_> {
     /// Asks and judges.
-    pub(super) async fn check(&self, transport: Transport) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        if transport == Transport::PlainHttp {
-            findings.push(Finding::warning(
-                "the webhook's secret travels unencrypted".to_owned(),
-                self.mend("begin the address with https:// (`ca_file` names an own authority)"),
-            ));
-        }
+    pub(super) async fn check(&self, unencrypted: Option<&Finding>) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = unencrypted.cloned().into_iter().collect();
         match self.ask().await {
             Ok(answers) => findings.extend(self.judge(&answers)),
             Err(error) => findings.push(self.fault(&error)),

@@ -27,7 +27,10 @@ use self::client::{BATCH_LIMIT, Base, Client, shape};
 use self::operating::Ledger;
 use self::walk::{Ceiling, Listing};
 use super::budget::{Budget, Limits};
-use super::{Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, http_client};
+use super::{
+    Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, http_client,
+    judge_encryption,
+};
 use crate::phone::E164;
 use crate::record::{Card, CrmName, Employee, EntityKind};
 
@@ -110,15 +113,8 @@ struct Bitrix24 {
     fields: Vec<String>,
     client: Client,
     ceiling: Ceiling,
-    transport: Transport,
-}
-
-/// How the webhook is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
-    Https,
-    /// Anybody on the way can read the secret and the cards.
-    PlainHttp,
+    /// What is wrong with an address without encryption.
+    unencrypted: Option<Finding>,
 }
 
 fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, SettingsError> {
@@ -127,8 +123,8 @@ fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, SettingsErro
         .map_err(|error| SettingsError::Wrong(format!("{error} (crm `{}`)", common.name)))?;
     let wrong = |text: String| SettingsError::Wrong(format!("{text} (crm `{}`)", common.name));
     settings.check().map_err(wrong)?;
-    let (base, transport) = read_url(settings.url.as_ref()).map_err(wrong)?;
-    if transport == Transport::PlainHttp {
+    let (base, unencrypted) = read_url(settings.url.as_ref()).map_err(wrong)?;
+    if unencrypted.is_some() {
         tracing::warn!(crm = common.name.as_str(), "`crm.url` is plain http");
     }
     let ca_file = settings.ca_file.map(|file| common.config_dir.join(file));
@@ -153,7 +149,7 @@ fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, SettingsErro
         fields: common.fields,
         client: Client::new(http, base, budget, ledger),
         ceiling: Ceiling::new(settings.batch_pages),
-        transport,
+        unencrypted,
     }))
 }
 
@@ -177,15 +173,13 @@ impl Settings {
 }
 
 /// Takes the webhook's address apart. The messages never show it.
-fn read_url(url: Option<&SecretString>) -> Result<(Base, Transport), String> {
+fn read_url(url: Option<&SecretString>) -> Result<(Base, Option<Finding>), String> {
     let url = url.ok_or_else(|| format!("`crm.url` is missing; it looks like {URL_FORM}"))?;
     let ill_formed = || format!("`crm.url` is no webhook's address; it looks like {URL_FORM}");
     let parsed = reqwest::Url::parse(url.expose_secret().trim()).map_err(|_| ill_formed())?;
-    let transport = match parsed.scheme() {
-        "https" => Transport::Https,
-        "http" => Transport::PlainHttp,
-        _ => return Err(ill_formed()),
-    };
+    if !matches!(parsed.scheme(), "https" | "http") {
+        return Err(ill_formed());
+    }
     if parsed.query().is_some() || parsed.fragment().is_some() {
         return Err(ill_formed());
     }
@@ -202,7 +196,7 @@ fn read_url(url: Option<&SecretString>) -> Result<(Base, Transport), String> {
         address: SecretString::from(address),
         code: SecretString::from(code.to_owned()),
     };
-    Ok((base, transport))
+    Ok((base, judge_encryption(&parsed)))
 }
 
 #[async_trait]
@@ -270,7 +264,7 @@ impl Crm for Bitrix24 {
             name: &self.name,
             kinds: &self.kinds,
         };
-        checked.check(self.transport).await
+        checked.check(self.unencrypted.as_ref()).await
     }
 }
 
@@ -298,19 +292,19 @@ mod tests {
         open(settings.parse().unwrap(), common)
     }
 
-    fn read(url: &str) -> Result<(String, Transport), String> {
-        let (base, transport) = read_url(Some(&SecretString::from(url.to_owned())))?;
-        Ok((base.address.expose_secret().to_owned(), transport))
+    fn read(url: &str) -> Result<(String, Option<Finding>), String> {
+        let (base, unencrypted) = read_url(Some(&SecretString::from(url.to_owned())))?;
+        Ok((base.address.expose_secret().to_owned(), unencrypted))
     }
 
     #[test]
     fn the_trailing_slash_is_optional() {
-        let expected = Ok((ADDRESS.to_owned(), Transport::Https));
+        let expected = Ok((ADDRESS.to_owned(), None));
         assert_eq!(read(ADDRESS), expected);
         assert_eq!(read(ADDRESS.trim_end_matches('/')), expected);
         assert_eq!(read(&format!(" {ADDRESS}\n")), expected);
         let plain = read("http://127.0.0.1:8080/rest/1/code").unwrap();
-        assert_eq!(plain.1, Transport::PlainHttp);
+        assert!(plain.1.is_some());
     }
 
     #[test]

@@ -385,25 +385,22 @@ async fn a_check_tells_what_the_webhook_lacks() {
     let expected = [
         (
             Level::Warning,
-            "sales: the webhook's secret travels unencrypted",
+            "`crm.url` begins with http://: the secret and the clients' numbers travel unencrypted, though only within this machine",
         ),
-        (Level::Good, "sales: the portal answers, as to user 17"),
+        (Level::Good, "the portal answers, as to user 17"),
         (
             Level::Warning,
-            "sales: employees come without e-mail and own phones",
+            "employees come without e-mail and own phones",
         ),
         (
             Level::Warning,
-            "sales: the webhook's owner is no administrator and may see fewer cards",
+            "the webhook's owner is no administrator and may see fewer cards",
         ),
-        (
-            Level::Good,
-            "sales: the CRM runs in simple mode, without leads",
-        ),
+        (Level::Good, "the CRM runs in simple mode, without leads"),
     ];
     assert_eq!(told, expected);
     let mended = |f: &Finding| f.level == Level::Good || f.mend.contains("`crm.url` of `sales`");
-    assert!(findings.iter().all(mended), "{findings:?}");
+    assert!(findings.iter().skip(1).all(mended), "{findings:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,40 @@
+# Make alone lists the targets. CI runs the same recipes.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The versions of Asterisk that real calls go through.
+ASTERISK := 16 22
+
+.PHONY: help demo check quick test bench snapshots
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## builds and runs the main job on a made-up company
+	cargo run --release -- demo
+
+check: ## formatting, lints, docs, dependencies: before each commit
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; else echo "left out: cargo deny is not installed"; fi
+
+quick: ## unit and integration tests without servers
+	cargo test
+
+test: check ## everything, with the servers that the tests need; installs them
+	tests/install test
+	PRYAMO_TEST_ASTERISK="$(ASTERISK)" cargo test
+	target/phonenumbers/bin/python tests/phones/generate.py --check
+
+bench: ## measures /forward beside nginx; see docs/performance.md
+	tests/install bench
+	cargo bench
+
+snapshots: ## regenerates the example configuration and the snapshots, shows the difference
+	cargo run -- config --example > target/pryamo.example.toml
+	mv target/pryamo.example.toml pryamo.example.toml
+	INSTA_UPDATE=always cargo test
+	git --no-pager diff --stat -- '*.snap' pryamo.example.toml
