@@ -21,12 +21,15 @@ check: ## formatting, lints, docs, dependencies: before each commit
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; else echo "left out: cargo deny is not installed"; fi
 
-quick: ## unit and integration tests without servers
-	cargo test
+quick: ## unit and integration tests without servers and without the big base
+	cargo test -- --skip big_base
 
-test: check ## everything, with the servers that the tests need; installs them
+test: ## everything, with the servers that the tests need; installs them
 	tests/install test
-	PRYAMO_TEST_ASTERISK="$(ASTERISK)" cargo test
+	$(MAKE) check
+	PRYAMO_TEST_ASTERISK="$(ASTERISK)" cargo test -- --skip big_base
+	# One after another: limits a second are measured, and the machine may be small.
+	cargo test --test it big_base -- --test-threads 1 --nocapture
 	target/phonenumbers/bin/python tests/phones/generate.py --check
 
 bench: ## measures /forward beside nginx; see docs/performance.md

@@ -245,6 +245,12 @@ fn measure(server: &Server, mode: Mode) -> Round {
     let cpu = cpu_seconds(server.worker);
     let began = Instant::now();
     let latencies = runtime.block_on(async {
+        // The loader never sleeps: else the slower server would pay for waking it at every answer.
+        tokio::spawn(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
         let workers =
             (0..IN_FLIGHT as u64).map(|worker| load(server.address, mode, worker, began + ROUND));
         futures::future::join_all(workers).await

@@ -4,6 +4,7 @@
 //! The only place that reads the environment. Every error names the key and, where it can, the line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,7 +226,7 @@ pub enum LogFormat {
 }
 
 /// A `[[crm]]` table: what all kinds share, and the rest for the kind.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CrmTable {
     /// `name`.
     pub name: CrmName,
@@ -235,6 +236,18 @@ pub struct CrmTable {
     pub common: CrmCommon,
     /// The kind's own keys, secrets read from their files.
     pub own: toml::Table,
+}
+
+impl fmt::Debug for CrmTable {
+    /// Leaves the kind's own keys out: there are secrets among them.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CrmTable")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("common", &self.common)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The keys that every `[[crm]]` table may have.

@@ -37,7 +37,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(
         "pryamo_panics_total",
-        "Internal faults that became the standard route"
+        "Internal faults that were caught: a call took the standard route, or a mirror began again"
     );
     describe_gauge!(
         "pryamo_mirror_cards",

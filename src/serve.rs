@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::net::TcpSocket;
@@ -33,6 +36,9 @@ pub const CONTROL_TOKEN: &str = "control.token";
 
 /// Callers who may wait to be accepted; the kernel's own limit is 4096.
 const BACKLOG: u32 = 4096;
+
+/// How long a mirror that failed inside rests.
+const RESTART_PAUSE: Duration = Duration::from_mins(1);
 
 /// A daemon that listens. Stops when [`Daemon::stop`] is called.
 pub struct Daemon {
@@ -179,7 +185,7 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         for mirror in mirrors {
             let stop = stop.clone();
-            tasks.spawn(async move { mirror.run(stop).await });
+            tasks.spawn(supervise(mirror, stop));
         }
         let threads = answer_on_threads(&listener, &web, config.forward.threads, &stop)?;
         Ok(Self {
@@ -240,6 +246,23 @@ impl Daemon {
         for thread in self.threads {
             // A thread that panicked has nothing more to say; its connections are closed.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// Runs a mirror until `stop`, again should it fail inside: one card that nobody foresaw must not
+/// leave a CRM without its mirror until somebody looks.
+async fn supervise(mirror: Arc<Mirror>, stop: CancellationToken) {
+    loop {
+        let run = AssertUnwindSafe(mirror.run(stop.clone())).catch_unwind();
+        if run.await.is_ok() {
+            return;
+        }
+        metrics::count_panic();
+        tracing::error!(crm = %mirror.name(), "the mirror failed inside; it begins again in a minute");
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = stop.cancelled() => return,
         }
     }
 }

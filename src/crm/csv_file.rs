@@ -3,7 +3,7 @@
 //! Knows nothing of the mirror. The file may be replaced at any moment: a page is handed out only if
 //! the file is still as it was when the page was read, and a walk that goes on with another file
 //! begins anew. A file that is gone, empty or without a readable line is an error and never a CRM
-//! without clients. How a table is written: [`table`]; its columns: [`Meaning`].
+//! without clients. How a table is written: [`table`]; its columns: [`table::Meaning`].
 
 mod columns;
 mod findings;
