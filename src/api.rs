@@ -25,6 +25,7 @@ use crate::decision::Decision;
 use crate::directory::Directory;
 use crate::metrics;
 use crate::pbx::forward;
+use crate::phone::Region;
 use crate::record::{CrmName, EntityKind};
 use crate::router::{Purpose, Router};
 use crate::sync::Clock;
@@ -42,7 +43,9 @@ pub struct Api {
     pub names: caller_name::Settings,
     /// The mirror of all CRMs.
     pub directory: Arc<dyn Directory>,
-    /// One per CRM.
+    /// Every CRM of the configuration and how its phones are read.
+    pub regions: BTreeMap<CrmName, Region>,
+    /// One for each CRM that can be reached.
     pub mirrors: Vec<Arc<Mirror>>,
     /// A mirror whose CRM has not answered for longer is too old (`sync.oldest_seconds`).
     pub oldest_seconds: u64,
@@ -271,22 +274,16 @@ async fn import_file(
     if !is_owner(&api, request.headers()) {
         return refuse_stranger();
     }
-    let Some(mirror) = api
-        .mirrors
-        .iter()
-        .find(|mirror| mirror.name().as_str() == query.crm)
-    else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            &format!("no [[crm]] is named `{}`", query.crm),
-        );
+    let crm = CrmName::new(&query.crm);
+    let Some(region) = api.regions.get(&crm).copied() else {
+        let text = format!("no [[crm]] is named `{crm}`");
+        return refuse(StatusCode::NOT_FOUND, &text);
     };
     let body = match axum::body::to_bytes(request.into_body(), LARGEST_IMPORT).await {
         Ok(body) => body,
         Err(error) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
     };
-    let source = mirror.source();
-    match import::import(&*api.directory, &source.name, source.region, &body).await {
+    match import::import(&*api.directory, &crm, region, &body).await {
         Ok(report) => Json(report).into_response(),
         Err(error @ ImportError::Table(_)) => {
             refuse(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string())

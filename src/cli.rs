@@ -23,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::demo;
 use crate::directory::{DirectoryError, OpenError};
+use crate::fault;
 use crate::serve::{self, Daemon, StartError};
 use crate::sync::import;
 
@@ -160,29 +161,13 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("pryamo: {}", chain(&error));
+            eprintln!("pryamo: {}", fault::told(error.as_ref()));
             let is_usage = error
                 .chain()
                 .any(|cause| cause.is::<ConfigError>() || cause.is::<crate::crm::SettingsError>());
             ExitCode::from(if is_usage { USAGE } else { FAILED })
         }
     }
-}
-
-/// An error with its causes, one after another, none said twice.
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let words = cause.to_string();
-        if text.ends_with(&words) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&words);
-    }
-    text
 }
 
 fn run(arguments: Arguments) -> Result<u8> {

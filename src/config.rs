@@ -448,6 +448,12 @@ impl Config {
         }
     }
 
+    /// Says whether a table names a CRM and nothing to reach it by: then only what was imported
+    /// answers, and it is asked nothing.
+    pub fn is_import_only(table: &CrmTable) -> bool {
+        table.own.is_empty()
+    }
+
     /// Which CRM a table means: its kind and, where it has an address, the host.
     pub fn identity_of(&self, table: &CrmTable) -> String {
         let url = table

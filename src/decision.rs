@@ -341,7 +341,10 @@ fn write_asked(f: &mut fmt::Formatter<'_>, crm: &CrmName, refreshed: &Refreshed)
         }
         Refreshed::BreakerOpen => write!(f, "{crm} has failed lately and is not asked for a while"),
         Refreshed::OutOfBudget => write!(f, "{crm} is not asked: its budget of requests is spent"),
-        Refreshed::NotAskable => write!(f, "{crm} cannot be asked live: it is a file"),
+        Refreshed::NotAskable => write!(
+            f,
+            "{crm} cannot be asked live: it is a file, or only imported"
+        ),
         Refreshed::Failed(text) => write!(f, "asked {crm} live: {text}"),
     }
 }

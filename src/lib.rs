@@ -25,6 +25,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod fault;
 pub mod http_server;
 pub mod metrics;
 pub mod serve;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::call::{Did, DidPattern, Extension, IncomingCall};
 use crate::decision::{Decision, Reason, SkipReason, Step};
 use crate::directory::{Colleague, Directory, Keep, Refresh, Refreshed, Roster};
+use crate::fault;
 use crate::matcher::{self, Order};
 use crate::phone::{self, CallerNumber, E164, Region};
 use crate::record::{CrmName, Entity, EntityKind};
@@ -106,7 +107,7 @@ impl Router {
         {
             Ok(entities) => self.decide(entities, call, now, &roster, steps),
             Err(error) => {
-                let text = chain(&error);
+                let text = fault::told(&error);
                 tracing::error!(
                     error = text,
                     "the directory failed; the call goes the standard route"
@@ -316,16 +317,4 @@ fn standard_route(reason: Reason, steps: &mut Vec<Step>) -> Box<Decision> {
     let mut steps = std::mem::take(steps);
     steps.push(Step::StandardRoute(reason));
     Box::new(Decision::standard_route(reason, steps))
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

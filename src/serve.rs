@@ -150,6 +150,10 @@ impl Daemon {
             .map_err(refused("read the port's address"))?;
         let mut sources = Vec::new();
         for table in &config.crms {
+            if Config::is_import_only(table) {
+                tracing::warn!(crm = %table.name, "the configuration gives nothing to reach this CRM by; only what was imported answers");
+                continue;
+            }
             let crm = open_crm(config, table)?;
             let (name, fields) = (table.name.clone(), &table.common.fields);
             let (region, identity) = (config.region_of(table), config.identity_of(table));
@@ -220,6 +224,11 @@ impl Daemon {
             router: Arc::clone(&router),
             names: config.names.clone(),
             directory,
+            regions: config
+                .crms
+                .iter()
+                .map(|table| (table.name.clone(), config.region_of(table)))
+                .collect(),
             mirrors,
             oldest_seconds: config.sync.oldest_seconds,
             clock: Arc::clone(&clock),

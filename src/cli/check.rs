@@ -10,6 +10,7 @@ use tokio::process::Command;
 use super::{DONE, is_in_use};
 use crate::config::Config;
 use crate::crm::{Finding, Level};
+use crate::fault;
 use crate::serve;
 
 /// `check` found something to mend.
@@ -27,6 +28,14 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
     add("directory", vec![check_directory(config)]);
     add("daemon", vec![check_daemon(config).await]);
     for table in &config.crms {
+        if Config::is_import_only(table) {
+            let found = Finding::warning(
+                "nothing to reach it by: only what was imported answers",
+                "set `crm.url`, or import anew when the CRM has changed",
+            );
+            add(&format!("crm {}", table.name), vec![found]);
+            continue;
+        }
         let found = match serve::open_crm(config, table) {
             Ok(crm) => tokio::time::timeout(PATIENCE, crm.check())
                 .await
@@ -113,7 +122,7 @@ fn check_directory(config: &Config) -> Finding {
             Finding::good(format!("{place} is in use by the running daemon"))
         }
         Err(error) => Finding::fault(
-            super::chain(&error.into()),
+            fault::told(&error),
             "let the user that runs pryamo own the folder, or change `data_dir`",
         ),
     }

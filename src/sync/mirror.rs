@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Clock, Settings, Source, phones_of};
 use crate::crm::{CrmError, Cursor, Page};
 use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
+use crate::fault;
 use crate::record::{CrmName, EntityKind};
 
 /// The first wait after a failed pass; doubled up to the last.
@@ -121,19 +122,6 @@ impl SyncError {
             _ => None,
         }
     }
-
-    fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            let words = inner.to_string();
-            if !text.ends_with(&words) {
-                text = format!("{text}: {words}");
-            }
-            cause = inner.source();
-        }
-        text
-    }
 }
 
 impl Mirror {
@@ -162,11 +150,6 @@ impl Mirror {
     /// The CRM that this mirror copies.
     pub fn name(&self) -> &CrmName {
         &self.source.name
-    }
-
-    /// The connector, for `check`.
-    pub fn source(&self) -> &Source {
-        &self.source
     }
 
     /// How it stands.
@@ -288,7 +271,7 @@ impl Mirror {
                 Ok(())
             }
             Err(error) => {
-                let text = error.text();
+                let text = fault::told(&error);
                 let mut status = self.lock();
                 if status.employees_error.as_ref() != Some(&text) {
                     tracing::error!(crm = %self.source.name, error = text, "cannot read the employees; those known stay");
@@ -507,7 +490,7 @@ impl Mirror {
     fn note(&self, kind: EntityKind, passed: &Result<(), SyncError>) {
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
-        let text = passed.as_ref().err().map(SyncError::text);
+        let text = passed.as_ref().err().map(|error| fault::told(error));
         if let (Some(text), true) = (&text, shown.error != text) {
             tracing::error!(crm = %self.source.name, %kind, error = text, "the mirror cannot be brought up to date; it answers with what it has");
         }

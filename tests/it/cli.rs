@@ -579,3 +579,41 @@ fn ask(address: &str, target: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
+
+/// A CRM that is only named: what its own export button wrote is a first mirror without any key.
+#[test]
+fn an_export_is_a_mirror_without_any_key() {
+    let site = Site::new(
+        "[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\n\
+         [crm.employees]\n\"Анна Соколова\" = { extension = 101 }\n",
+    );
+    let header = "ID;Имя;Фамилия;Рабочий телефон;Мобильный телефон;Ответственный\n";
+    let export = |row: &str| {
+        std::fs::write(site.path("export.csv"), format!("\u{feff}{header}{row}\n")).unwrap();
+        let path = site.path("export.csv").display().to_string();
+        site.run(&["import", &path, "--crm", "sales"])
+    };
+    let imported = export("156;Иван;Петров;8 (916) 123-45-67;;Анна Соколова");
+    assert_eq!(imported.code, 0, "{imported:?}");
+    let daemon = Daemon::start(&site);
+    let answer = daemon.forward("phone=79161234567&trunk=s");
+    assert!(
+        answer.starts_with("number=101&name=%D0%98%D0%B2%D0%B0%D0%BD"),
+        "{answer}"
+    );
+    assert_eq!(daemon.forward("phone=79161234568&trunk=s"), "");
+    let imported = export("157;Пётр;Зимин;;+7 916 123 45 68;анна соколова");
+    assert_eq!(imported.code, 0, "{imported:?}");
+    assert!(
+        daemon
+            .forward("phone=79161234568&trunk=s")
+            .starts_with("number=101&")
+    );
+    let checked = site.run(&["check"]);
+    assert_eq!(checked.code, 3);
+    assert!(
+        checked.out.contains("only what was imported answers"),
+        "{}",
+        checked.out
+    );
+}

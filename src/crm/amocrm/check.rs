@@ -7,6 +7,7 @@ use super::wire::{Account, User};
 use super::{Amocrm, Listed, USERS, body, method_of, path_of, too_heavy};
 use crate::crm::budget::Lane;
 use crate::crm::{CrmError, Finding, judge_encryption};
+use crate::fault;
 use crate::record::EntityKind;
 
 const ACCOUNT: &str = "/api/v4/account";
@@ -129,17 +130,7 @@ fn fault(error: &CrmError) -> Finding {
         CrmError::File(..) => "see the rights on `data_dir`",
         _ => "see `crm.url`, and whether this host reaches it",
     };
-    Finding::fault(with_causes(error), mend)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+    Finding::fault(fault::told(error), mend)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::super::budget::Lane;
 use super::super::{CrmError, Finding};
 use super::client::{AfterFault, Client, Command};
 use super::wire;
+use crate::fault;
 use crate::record::{CrmName, EntityKind};
 
 /// The webhook that is checked.
@@ -111,12 +112,6 @@ impl Checked<'_> {
     }
 
     fn fault(&self, error: &CrmError) -> Finding {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(deeper) = cause {
-            text = format!("{text}: {deeper}");
-            cause = deeper.source();
-        }
         let mend = match error {
             CrmError::Unreachable { .. } => "see whether this machine reaches the portal",
             CrmError::RateLimited(_) | CrmError::OutOfBudget(_) => {
@@ -127,7 +122,7 @@ impl Checked<'_> {
             CrmError::Refused { .. } => "see whether the address still is the portal's",
             _ => "make a new incoming webhook and put its address there",
         };
-        Finding::fault(text, self.mend(mend))
+        Finding::fault(fault::told(error), self.mend(mend))
     }
 
     fn mend(&self, text: &str) -> String {
