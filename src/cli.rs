@@ -38,12 +38,15 @@ const USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "pryamo", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The configuration [default: $`PRYAMO_CONFIG`, ./pryamo.toml, /etc/pryamo/pryamo.toml].
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
+
+const CONFIG_HELP: &str =
+    "The configuration [default: $PRYAMO_CONFIG, ./pryamo.toml, /etc/pryamo/pryamo.toml]";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, \
     3 check found something to mend, 4 explain found nobody.";

@@ -14,6 +14,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Clock, Settings, Source, phones_of};
@@ -22,7 +23,9 @@ use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
 use crate::fault;
 use crate::record::{CrmName, EntityKind};
 
-/// The first wait after a failed pass; doubled up to the last.
+/// Between two passes, whatever happens.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// The first rest of a part that failed; doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LAST_PAUSE: Duration = Duration::from_mins(5);
 /// After a refusal that only a person can mend.
@@ -40,7 +43,17 @@ pub struct Mirror {
     clock: Clock,
     status: Mutex<Status>,
     orders: Mutex<Orders>,
+    /// Parts that failed last: a kind, or the employees (`None`).
+    rests: Mutex<BTreeMap<Option<EntityKind>, Rest>>,
     wake: Notify,
+}
+
+/// A part that is left alone for a while.
+#[derive(Debug)]
+struct Rest {
+    /// Failures in a row.
+    failures: u32,
+    until: Instant,
 }
 
 /// What somebody asked for.
@@ -143,6 +156,7 @@ impl Mirror {
             clock,
             status: Mutex::new(status),
             orders: Mutex::new(Orders::default()),
+            rests: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -171,57 +185,78 @@ impl Mirror {
     /// Passes over the CRM again and again until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         self.recall().await;
-        let mut failures = 0;
         loop {
-            let failed = tokio::select! {
-                failed = self.pass() => failed,
-                () = stop.cancelled() => return,
-            };
-            let pause = match failed {
-                None => {
-                    failures = 0;
-                    Duration::from_secs(self.settings.changes_every_seconds)
-                }
-                Some(wanted) => {
-                    failures += 1;
-                    let growing = FIRST_PAUSE * 2_u32.saturating_pow((failures - 1).min(6));
-                    wanted.unwrap_or(growing.min(LAST_PAUSE))
-                }
-            };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = self.pass() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.until_next_pass()) => {}
                 () = self.wake.notified() => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// One pass: the employees if due, then every kind.
-    ///
-    /// `None` when all went well; else how long the CRM wants to be left alone, if it said so.
-    pub async fn pass(&self) -> Option<Option<Duration>> {
+    /// One pass: the employees if due, and every kind. A part that failed rests for a while, unless
+    /// somebody ordered the pass; the others go on.
+    pub async fn pass(&self) {
         let (ticket, order) = self.take_orders();
         self.lock().running = true;
-        let employees = self.employees(order.is_some()).await;
+        let is_ordered = order.is_some();
         let order = order.unwrap_or_default();
-        let kinds = self.source.crm.kinds();
-        let passes = kinds.iter().map(|kind| async move {
-            let passed = self.kind(*kind, order).await;
-            self.note(*kind, &passed);
-            passed
+        let employees = async {
+            if is_ordered || !self.rests(None) {
+                let read = self.employees(is_ordered).await;
+                self.note_rest(None, read.as_ref().err());
+            }
+        };
+        let kinds = self.source.crm.kinds().iter().map(|kind| async move {
+            if is_ordered || !self.rests(Some(*kind)) {
+                let passed = self.kind(*kind, order).await;
+                self.note(*kind, &passed);
+                self.note_rest(Some(*kind), passed.as_ref().err());
+            }
         });
-        let kinds_done = join_all(passes).await;
+        tokio::join!(employees, join_all(kinds));
         let mut status = self.lock();
         status.running = false;
         status.done_ticket = ticket;
-        drop(status);
-        let failures: Vec<SyncError> = kinds_done
-            .into_iter()
-            .chain([employees])
-            .filter_map(Result::err)
-            .collect();
-        let longest = failures.iter().filter_map(SyncError::pause).max();
-        (!failures.is_empty()).then_some(longest)
+    }
+
+    /// Says whether the employees (`None`) or a kind are left alone after a failure.
+    fn rests(&self, part: Option<EntityKind>) -> bool {
+        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        rests
+            .get(&part)
+            .is_some_and(|rest| Instant::now() < rest.until)
+    }
+
+    fn note_rest(&self, part: Option<EntityKind>, error: Option<&SyncError>) {
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = error else {
+            rests.remove(&part);
+            return;
+        };
+        let failures = rests.get(&part).map_or(1, |rest| rest.failures + 1);
+        let growing = FIRST_PAUSE * 2_u32.saturating_pow((failures - 1).min(6));
+        let pause = error.pause().unwrap_or(growing.min(LAST_PAUSE));
+        let until = Instant::now() + pause;
+        rests.insert(part, Rest { failures, until });
+    }
+
+    /// Until the next check for changes, or until the first part has rested.
+    fn until_next_pass(&self) -> Duration {
+        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let rested = rests
+            .values()
+            .map(|rest| rest.until.saturating_duration_since(now))
+            .min();
+        let usual = Duration::from_secs(self.settings.changes_every_seconds);
+        rested
+            .map_or(usual, |rested| rested.min(usual))
+            .max(SHORTEST_PAUSE)
     }
 
     fn take_orders(&self) -> (u64, Option<Order>) {

@@ -4,13 +4,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 use crate::daemon::{Daemon, Site, free_address};
+use crate::fake_amocrm::{self, FakeAmocrm};
+use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::lab::{Caller, Dialplan, Lab, Outcome, asterisk_versions};
+use crate::world::{Entry, SharedWorld, User, World};
 
 /// The name that the trunk sends with every call.
 const TRUNKS_NAME: &str = "Ivan";
 /// How much longer than promised a call may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
+/// `match.live_lookup_ms` where the CRM can be asked; less than either dialplan's patience.
+const LIVE_LOOKUP: Duration = Duration::from_millis(700);
 /// Calls of the burst, and how many of them begin in a second.
 const BURST_CALLS: usize = 150;
 const BURST_PER_SECOND: u32 = 30;
@@ -57,6 +64,13 @@ fn clients() -> Vec<Client> {
 /// A client whose employee has no extension.
 const UNREACHABLE: (&str, &str) = ("79161239999", "Мария Весна");
 
+/// A client whose own employee is dismissed, and their company, whose employee is Boris.
+const LEFT_BEHIND: (&str, &str) = ("79161239998", "Олег Тихий");
+const THEIR_COMPANY: (&str, &str) = ("ООО \"Ромашка\"", "ООО «Ромашка»");
+
+/// A client of Anna's whom the CRM gets when the mirror is whole already.
+const LATECOMER: (&str, &str) = ("79161239997", "Зоя Поздняя");
+
 /// The phone of a client of the burst.
 fn burst_phone(index: usize) -> String {
     format!("7916555{index:04}")
@@ -95,6 +109,132 @@ fn csv_site(address: SocketAddr) -> Site {
     let rows = String::from_utf8(table.into_inner().unwrap()).unwrap();
     let rows = rows.replacen("1,contact,", "id,kind,", 1);
     Site::with_csv_at(address, &rows)
+}
+
+/// The employees' ids in a CRM.
+const ANNA: u64 = 17;
+const BORIS: u64 = 18;
+const NEWCOMER: u64 = 19;
+const DISMISSED: u64 = 20;
+
+/// The same company in a CRM, without the burst's clients.
+fn world() -> World {
+    let user = |id, first_name: &str, last_name: &str, active, extension: Option<&str>| User {
+        id,
+        first_name: first_name.to_owned(),
+        last_name: last_name.to_owned(),
+        active,
+        extension: extension.map(str::to_owned),
+        mobile: None,
+        email: format!("user{id}@example.com"),
+    };
+    let employee = |extension: &str| match extension {
+        "101" => ANNA,
+        _ => BORIS,
+    };
+    let mut contacts: Vec<Entry> = (1000..)
+        .zip(clients())
+        .map(|(id, client)| entry(id, &client.name, &client.phone, employee(client.extension)))
+        .collect();
+    contacts.push(entry(2000, UNREACHABLE.1, UNREACHABLE.0, NEWCOMER));
+    contacts.push(Entry {
+        company: Some(1),
+        ..entry(2001, LEFT_BEHIND.1, LEFT_BEHIND.0, DISMISSED)
+    });
+    World {
+        users: vec![
+            user(ANNA, "Анна", "Соколова", true, Some("101")),
+            user(BORIS, "Борис", "Жуков", true, Some("102")),
+            user(NEWCOMER, "Виктор", "Новенький", true, None),
+            user(DISMISSED, "Глеб", "Ушедший", false, Some("103")),
+        ],
+        contacts,
+        companies: vec![entry(1, THEIR_COMPANY.0, LEFT_BEHIND.0, BORIS)],
+        ..World::default()
+    }
+}
+
+fn entry(id: u64, name: &str, phone: &str, responsible: u64) -> Entry {
+    Entry {
+        id,
+        name: name.to_owned(),
+        responsible,
+        phones: vec![format!("+{phone}")],
+        modified: 1_795_000_000,
+        ..Entry::default()
+    }
+}
+
+/// What ails a CRM, until it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Every connection is cut.
+    Down,
+    /// Every request is taken, and none answered.
+    Hang,
+}
+
+/// A running CRM with [`world`] in it.
+enum FakeCrm {
+    /// With what it runs on.
+    Bitrix24(FakeBitrix24, Runtime),
+    Amocrm(FakeAmocrm),
+}
+
+impl FakeCrm {
+    fn bitrix24(world: SharedWorld) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let options = fake_bitrix24::Options::default();
+        let fake = runtime.block_on(FakeBitrix24::start(world, options));
+        Self::Bitrix24(fake, runtime)
+    }
+
+    fn amocrm(world: SharedWorld) -> Self {
+        Self::Amocrm(FakeAmocrm::start(world, fake_amocrm::Options::default()))
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Bitrix24(..) => "bitrix24",
+            Self::Amocrm(_) => "amocrm",
+        }
+    }
+
+    /// Its `[[crm]]` table.
+    fn table(&self) -> String {
+        let own = match self {
+            Self::Bitrix24(fake, _) => format!("url = \"{}\"\n", fake.url()),
+            Self::Amocrm(fake) => fake.table() + &employees_table(),
+        };
+        let kind = self.kind();
+        format!("[[crm]]\nname = \"sales\"\nkind = \"{kind}\"\n{own}")
+    }
+
+    fn set_trouble(&self, trouble: Trouble) {
+        match self {
+            Self::Bitrix24(fake, _) => fake.set_mood(match trouble {
+                Trouble::Down => fake_bitrix24::Mood::Down(usize::MAX),
+                Trouble::Hang => fake_bitrix24::Mood::Hang,
+            }),
+            Self::Amocrm(fake) => fake.set_mood(match trouble {
+                Trouble::Down => fake_amocrm::Mood::Down,
+                Trouble::Hang => fake_amocrm::Mood::Hang,
+            }),
+        }
+    }
+}
+
+/// amoCRM holds no extensions: they stand in the configuration.
+fn employees_table() -> String {
+    let rows = world().users.into_iter().filter_map(|user| {
+        let (email, extension) = (user.email, user.extension?);
+        Some(format!("\"{email}\" = {{ extension = \"{extension}\" }}\n"))
+    });
+    format!("[crm.employees]\n{}", rows.collect::<String>())
 }
 
 /// An Asterisk that asks at one address, whichever daemon answers there.
@@ -152,6 +292,7 @@ impl Exchange {
 fn known_callers_reach_their_employee(exchange: &mut Exchange, daemon: &Daemon) {
     let clients = clients();
     let counted = daemon.metric("pryamo_answers_total", "responsible");
+    let lookups = live_lookups(daemon, "");
     let mut from: Vec<(String, &Client)> = clients
         .iter()
         .map(|client| (client.phone.clone(), client))
@@ -163,16 +304,24 @@ fn known_callers_reach_their_employee(exchange: &mut Exchange, daemon: &Daemon) 
         );
     }
     let numbers: Vec<&str> = from.iter().map(|(number, _)| number.as_str()).collect();
+    let shown = |exchange: &Exchange| -> Vec<Vec<String>> {
+        from.iter()
+            .map(|(number, client)| exchange.lab.shown(client.extension, number))
+            .collect()
+    };
+    let before = shown(exchange);
     let outcomes = exchange.calls(&numbers);
-    for ((number, client), outcome) in from.iter().zip(outcomes) {
+    let after = shown(exchange);
+    for (index, ((number, client), outcome)) in from.iter().zip(outcomes).enumerate() {
         let expected = Outcome {
             name: client.shown.clone(),
             went: client.extension.to_owned(),
         };
         let title = &exchange.title;
         assert_eq!(outcome, expected, "{title}: {number}, {:?}", client.name);
-        let shown = exchange.lab.shown(client.extension, number);
-        assert_eq!(shown.last(), Some(&client.shown), "{title}: {number}");
+        // A phone's log also holds what it showed while another daemon answered.
+        let new = &after[index][before[index].len()..];
+        assert_eq!(new.last(), Some(&client.shown), "{title}: {number}");
     }
     let counted = daemon.metric("pryamo_answers_total", "responsible") - counted;
     assert_eq!(
@@ -181,6 +330,14 @@ fn known_callers_reach_their_employee(exchange: &mut Exchange, daemon: &Daemon) 
         "{}: calls counted",
         exchange.title
     );
+    let asked = live_lookups(daemon, "") - lookups;
+    assert_eq!(asked, 0, "{}: known, yet asked live", exchange.title);
+}
+
+/// How often a CRM was asked while a caller waited, with this outcome.
+fn live_lookups(daemon: &Daemon, outcome: &str) -> u64 {
+    let label = format!("outcome=\"{outcome}");
+    daemon.metric("pryamo_live_lookups_total", &label)
 }
 
 /// Who is not known goes the standard route; who is known but has nobody takes their name along.
@@ -275,23 +432,118 @@ fn a_killed_daemon_costs_nothing(exchange: &mut Exchange, daemon: &mut Daemon) {
     assert!(took < SLACK, "{}: {took:?}", exchange.title);
 }
 
+/// One call from this number rings this extension, which shows this name.
+fn caller_reaches(exchange: &mut Exchange, from: &str, extension: &str, name: &str) {
+    let before = exchange.lab.shown(extension, from).len();
+    let outcome = exchange.calls(&[from]).remove(0);
+    let expected = Outcome {
+        name: name.to_owned(),
+        went: extension.to_owned(),
+    };
+    assert_eq!(outcome, expected, "{}: {from}", exchange.title);
+    let shown = exchange.lab.shown(extension, from);
+    let new = shown[before..].last().map(String::as_str);
+    assert_eq!(new, Some(name), "{}: {from}", exchange.title);
+}
+
+fn latecomer_reaches_anna(exchange: &mut Exchange) {
+    caller_reaches(exchange, LATECOMER.0, "101", LATECOMER.1);
+}
+
+/// Whom the mirror lacks and the CRM knows is asked for while they wait.
+fn a_latecomer_is_found_live(exchange: &mut Exchange, daemon: &Daemon, world: &SharedWorld) {
+    let latecomer = entry(3000, LATECOMER.1, LATECOMER.0, ANNA);
+    world.write().unwrap().contacts.push(latecomer);
+    let found = live_lookups(daemon, "found");
+    latecomer_reaches_anna(exchange);
+    let found = live_lookups(daemon, "found") - found;
+    assert_eq!(found, 1, "{}: found live", exchange.title);
+}
+
+/// A CRM in trouble: who is known, even if only by a live lookup, is not touched by it; a stranger
+/// waits for the CRM no longer than promised.
+fn a_crm_in_trouble_costs_strangers_a_moment(
+    exchange: &mut Exchange,
+    daemon: &Daemon,
+    trouble: Trouble,
+    stranger: &str,
+) {
+    let title = format!("{}, {trouble:?}", exchange.title);
+    let asked = live_lookups(daemon, "");
+    let (known, took) = exchange.call(&clients()[0].phone);
+    assert_eq!(known.went, "101", "{title}");
+    assert!(took < SLACK, "{title}: {took:?}");
+    latecomer_reaches_anna(exchange);
+    let asked = live_lookups(daemon, "") - asked;
+    assert_eq!(asked, 0, "{title}: known, yet asked live");
+
+    // The call proves nothing unless the CRM was asked, in vain.
+    let outcomes: &[&str] = match trouble {
+        Trouble::Down => &["failed", "too_late"],
+        Trouble::Hang => &["too_late"],
+    };
+    let in_vain = || -> u64 {
+        let lookups = outcomes.iter();
+        lookups.map(|outcome| live_lookups(daemon, outcome)).sum()
+    };
+    let before = in_vain();
+    let (unknown, took) = exchange.call(stranger);
+    assert_eq!(unknown.went, "ivr", "{title}");
+    assert_eq!(in_vain() - before, 1, "{title}: asked live in vain");
+    assert!(took < LIVE_LOOKUP + SLACK, "{title}: {took:?}");
+    if trouble == Trouble::Hang {
+        assert!(took >= LIVE_LOOKUP, "{title}: {took:?}");
+    }
+}
+
+fn calls_go_right_with_a_csv_file(exchange: &mut Exchange) {
+    let site = csv_site(exchange.address);
+    let mut daemon = Daemon::start(&site);
+    known_callers_reach_their_employee(exchange, &daemon);
+    others_go_to_the_ivr(exchange);
+    odd_numbers_go_to_the_ivr(exchange);
+    a_burst_of_calls_is_answered(exchange);
+    a_caller_who_gives_up_counts_once(exchange, &daemon);
+    a_hanging_daemon_costs_the_dialplans_patience(exchange, &daemon);
+    assert!(daemon.is_alive(), "{}", exchange.title);
+    a_killed_daemon_costs_nothing(exchange, &mut daemon);
+}
+
+fn calls_go_right_with_a_crm(exchange: &mut Exchange, start: fn(SharedWorld) -> FakeCrm) {
+    let world = world().shared();
+    let crm = start(SharedWorld::clone(&world));
+    let title = exchange.title.clone();
+    exchange.title = format!("{title}, {}", crm.kind());
+    let config = format!(
+        "[match]\nlive_lookup_ms = {}\n{}",
+        LIVE_LOOKUP.as_millis(),
+        crm.table()
+    );
+    let site = Site::at(exchange.address, &config);
+    let mut daemon = Daemon::start(&site);
+    known_callers_reach_their_employee(exchange, &daemon);
+    others_go_to_the_ivr(exchange);
+    // Whose employee is dismissed goes to their company's.
+    caller_reaches(exchange, LEFT_BEHIND.0, "102", THEIR_COMPANY.1);
+    a_latecomer_is_found_live(exchange, &daemon, &world);
+    let troubles = [
+        (Trouble::Down, "79169999998"),
+        (Trouble::Hang, "79169999997"),
+    ];
+    for (trouble, stranger) in troubles {
+        crm.set_trouble(trouble);
+        a_crm_in_trouble_costs_strangers_a_moment(exchange, &daemon, trouble, stranger);
+    }
+    assert!(daemon.is_alive(), "{}", exchange.title);
+    exchange.title = title;
+}
+
 fn every_call_goes_right(dialplan: Dialplan) {
     for version in asterisk_versions() {
         let mut exchange = Exchange::start(&version, dialplan);
-        // Here the other connectors' calls: a site at `exchange.address` whose fake CRM holds
-        // `clients()`, a daemon on it, and `known_callers_reach_their_employee`; once more with that
-        // CRM down, and with it hanging: known callers as before, an unknown one in the IVR within
-        // `live_lookup_ms`.
-        let site = csv_site(exchange.address);
-        let mut daemon = Daemon::start(&site);
-        known_callers_reach_their_employee(&mut exchange, &daemon);
-        others_go_to_the_ivr(&mut exchange);
-        odd_numbers_go_to_the_ivr(&mut exchange);
-        a_burst_of_calls_is_answered(&mut exchange);
-        a_caller_who_gives_up_counts_once(&mut exchange, &daemon);
-        a_hanging_daemon_costs_the_dialplans_patience(&mut exchange, &daemon);
-        assert!(daemon.is_alive(), "{}", exchange.title);
-        a_killed_daemon_costs_nothing(&mut exchange, &mut daemon);
+        calls_go_right_with_a_crm(&mut exchange, FakeCrm::bitrix24);
+        calls_go_right_with_a_crm(&mut exchange, FakeCrm::amocrm);
+        calls_go_right_with_a_csv_file(&mut exchange);
     }
 }
 
