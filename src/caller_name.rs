@@ -49,6 +49,10 @@ impl Default for Settings {
 
 /// Gives the name to show for an entity with this name and company; empty if nothing is left.
 pub fn show(name: &str, company: Option<&str>, settings: &Settings) -> String {
+    let is_as_written = settings.template == Settings::TEMPLATE && !settings.transliterate;
+    if is_as_written && name.len() <= settings.bytes.min(Settings::MOST_BYTES) && is_plain(name) {
+        return name.to_owned();
+    }
     let filled = fill(&settings.template, name, company.unwrap_or_default());
     let filled = if filled.trim().is_empty() {
         company.unwrap_or_default().to_owned()
@@ -64,6 +68,19 @@ pub fn show(name: &str, company: Option<&str>, settings: &Settings) -> String {
     let paired = pair_up(&quote(&tidy));
     let short = cut(&paired, settings.bytes.min(Settings::MOST_BYTES));
     squeeze(pair_up(short).chars())
+}
+
+/// Says whether a name is words of Latin or Russian letters with single blanks between, as most
+/// are: nothing below would change it.
+fn is_plain(name: &str) -> bool {
+    let is_word = |word: &str| {
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, 'А'..='я' | 'ё' | 'Ё');
+        !word.is_empty()
+            && word
+                .chars()
+                .all(|c| is_letter(c) || matches!(c, '-' | '.' | ','))
+    };
+    name.split(' ').all(is_word)
 }
 
 fn fill(template: &str, name: &str, company: &str) -> String {
@@ -275,6 +292,19 @@ mod tests {
                 assert_eq!(count(0), count(1), "{shown}");
             }
             assert_eq!(show(&shown, None, &Settings::default()), shown);
+        }
+
+        #[test]
+        fn a_plain_name_takes_the_short_way_to_the_same_answer(
+            name in "[A-Za-zА-Яа-яЁё0-9., -]{1,18}",
+        ) {
+            // An empty company behind it forces the long way.
+            let long_way =
+                Settings { template: "{name}{company}".to_owned(), ..Settings::default() };
+            assert_eq!(
+                show(&name, None, &Settings::default()),
+                show(&name, None, &long_way)
+            );
         }
     }
 }

@@ -240,27 +240,35 @@ impl Router {
             }
         }
         let facts = Facts { call, now, roster };
-        for entity in &ranked.candidates {
+        let mut rung = None;
+        for (index, entity) in ranked.candidates.iter().enumerate() {
             let responsible = entity.responsible.as_ref();
             let employee = responsible.and_then(|id| roster.get(&entity.crm, id));
             match self.judge(&Candidate { entity, employee }, &facts) {
                 Ok((employee, extension)) => {
-                    steps.push(Step::Ring(
-                        entity.into(),
-                        Arc::clone(&employee),
-                        extension.clone(),
-                    ));
-                    return Decision {
-                        ring: Some(extension),
-                        reason: Reason::Responsible,
-                        caller: None,
-                        entity: Some(named_after_person(entity, &ranked.candidates)),
-                        employee: Some(employee),
-                        steps,
-                    };
+                    rung = Some((index, employee, extension));
+                    break;
                 }
                 Err(why) => steps.push(Step::PassedOver(entity.into(), why)),
             }
+        }
+        if let Some((index, employee, extension)) = rung {
+            let entity = take_named(ranked.candidates, index);
+            if let Some(entity) = &entity {
+                steps.push(Step::Ring(
+                    entity.into(),
+                    Arc::clone(&employee),
+                    extension.clone(),
+                ));
+            }
+            return Decision {
+                ring: Some(extension),
+                reason: Reason::Responsible,
+                caller: None,
+                entity,
+                employee: Some(employee),
+                steps,
+            };
         }
         let best = ranked.candidates.into_iter().next();
         let reason = if best.is_some() {
@@ -299,18 +307,18 @@ impl Router {
     }
 }
 
-/// The entity that decided; a deal, which has only a title, lends its name from the best of the
-/// caller's other cards.
-fn named_after_person(entity: &Entity, candidates: &[Entity]) -> Entity {
-    let mut named = entity.clone();
-    let person = candidates
-        .iter()
-        .find(|other| other.kind != EntityKind::Deal);
-    if let (EntityKind::Deal, Some(person)) = (entity.kind, person) {
-        named.name.clone_from(&person.name);
-        named.company.clone_from(&person.company);
+/// Takes the entity that decided; a deal, which has only a title, lends its name from the best of
+/// the caller's other cards.
+fn take_named(mut candidates: Vec<Entity>, index: usize) -> Option<Entity> {
+    let is_deal = |entity: &Entity| entity.kind == EntityKind::Deal;
+    if candidates.get(index).is_some_and(is_deal) {
+        let person = candidates.iter().find(|other| !is_deal(other));
+        let named = person.map(|person| (person.name.clone(), person.company.clone()));
+        if let (Some((name, company)), Some(deal)) = (named, candidates.get_mut(index)) {
+            (deal.name, deal.company) = (name, company);
+        }
     }
-    named
+    (index < candidates.len()).then(|| candidates.swap_remove(index))
 }
 
 fn standard_route(reason: Reason, steps: &mut Vec<Step>) -> Box<Decision> {

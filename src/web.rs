@@ -86,18 +86,18 @@ impl Web {
         peer: SocketAddr,
     ) -> Response<Body> {
         // FreePBX's CID Lookup writes `//name` where the administrator typed a leading slash.
-        let path = format_args!("/{}", request.uri().path().trim_start_matches('/')).to_string();
+        let path = request.uri().path().trim_start_matches('/');
         let query = request.uri().query().unwrap_or_default();
         let may_ask = || self.access.permits(peer.ip(), request.headers(), query);
-        match path.as_str() {
-            "/forward" if !is_question(request.method()) => text(String::new()),
-            "/forward" | "/name" if !may_ask() => {
+        match path {
+            "forward" if !is_question(request.method()) => text(String::new()),
+            "forward" | "name" if !may_ask() => {
                 tracing::warn!(%peer, path, "asked by somebody who may not; see `forward.allow` and `forward.token`");
                 text(String::new())
             }
-            "/forward" => text(self.forward(query).await),
-            "/name" => text(self.name(query).await),
-            "/healthz" | "/readyz" => self.through_axum(request).await,
+            "forward" => text(self.forward(query).await),
+            "name" => text(self.name(query).await),
+            "healthz" | "readyz" => self.through_axum(request).await,
             _ if !may_ask() => status(StatusCode::FORBIDDEN),
             _ => self.through_axum(request).await,
         }

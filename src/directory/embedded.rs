@@ -33,7 +33,7 @@ pub const KIND: Kind = Kind {
 kind = "embedded"
 # Memory for pages of the file `directory.sqlite` in `data_dir`, in MB. What does not fit is read
 # through the system's own cache, a microsecond slower.
-# cache_mb = 64
+# cache_mb = 128
 "#,
     open,
 };
@@ -42,7 +42,7 @@ kind = "embedded"
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Memory for pages of the file, in MB (1 to 65536), of all connections together. Default 64.
+    /// Memory for pages of the file, in MB (1 to 65536), of all connections together. Default 128.
     pub cache_mb: u32,
 }
 
@@ -54,7 +54,7 @@ impl Default for Settings {
     }
 }
 
-const CACHE_MB_DEFAULT: u32 = 64;
+const CACHE_MB_DEFAULT: u32 = 128;
 const CACHE_MB_MAX: u32 = 65536;
 /// The directory in one file.
 struct Embedded {
