@@ -58,8 +58,6 @@ where
                 continue;
             }
         };
-        // Fails only for a connection that is gone already.
-        let _ = stream.set_nodelay(true);
         let answer = answer.clone();
         let service = service_fn(move |request| {
             let answered = answer(request, peer);
@@ -104,6 +102,8 @@ struct MendedStream {
     taken: usize,
     /// Behind a request with a body the heads cannot be told apart any more: nothing is mended.
     opaque: bool,
+    /// The other side has ended the connection.
+    ended: bool,
 }
 
 impl MendedStream {
@@ -114,6 +114,7 @@ impl MendedStream {
             ready: Vec::new(),
             taken: 0,
             opaque: false,
+            ended: false,
         }
     }
 
@@ -166,7 +167,8 @@ impl AsyncRead for MendedStream {
                 other => return other,
             }
             let arrived = buffer.filled().get(before..).unwrap_or_default();
-            if arrived.is_empty() || self.opaque || (self.partial.is_empty() && is_legal(arrived)) {
+            self.ended = arrived.is_empty();
+            if self.ended || self.opaque || (self.partial.is_empty() && is_legal(arrived)) {
                 return Poll::Ready(Ok(()));
             }
             let arrived = arrived.to_vec();
@@ -208,6 +210,10 @@ impl AsyncWrite for MendedStream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.ended {
+            // Nothing is left to come: closing, which follows, tells the other side as well.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

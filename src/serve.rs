@@ -293,6 +293,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     };
     // As the standard library does: a restart must not wait for old connections to die.
     socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
