@@ -143,7 +143,7 @@ fn as_float(count: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
-    let speed = speed(20.0);
+    let speed = speed(10.0);
     let base = messy::base(1, CONTACTS, COMPANIES, LEADS);
     let (fake, config) = bitrix24(&base, speed).await;
     let daemon = Daemon::start_unready(&Site::new(&config));
@@ -193,7 +193,7 @@ fn employees_table(base: &Messy) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
     // Beyond this a busy machine's hiccups look like a broken limit.
-    let speed = speed(3.0);
+    let speed = speed(2.0);
     let base = amocrm_base();
     let options = fake_amocrm::Options {
         limit: Some(7),

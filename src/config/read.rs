@@ -1,0 +1,468 @@
+//! Tables become settings; a fault is told with its key, its line and the nearest known key.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{Config, ConfigError, CrmCommon, CrmTable, PREFIX, SECRETS};
+use crate::call::DidPattern;
+use crate::caller_name;
+use crate::crm;
+use crate::directory;
+use crate::record::{CrmName, EntityKind};
+
+/// Variables with the prefix that are no keys.
+const NO_KEYS: [&str; 2] = ["PRYAMO_CONFIG", "PRYAMO_LOG"];
+/// The tables of the file.
+const TABLES: [&str; 8] = [
+    "forward",
+    "phone",
+    "directory",
+    "crm",
+    "match",
+    "name",
+    "sync",
+    "log",
+];
+/// Tables of features that this version does not have yet: noted, not refused.
+const LATER_TABLES: [&str; 3] = ["fastagi", "hooks", "page"];
+/// Keys of `[[crm]]` that this version does not use yet.
+const LATER_CRM_KEYS: [&str; 2] = ["hook_secret", "application_token"];
+/// The longest live lookup: the page's dialplan gives up after 5 s.
+const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
+/// The keys of [`CrmCommon`], to part them from the kind's own.
+const COMMON_CRM_KEYS: [&str; 5] = ["did", "region", "fields", "limit_share", "employees"];
+
+/// What is needed to say where a fault lies.
+pub(super) struct Reader<'a> {
+    pub(super) text: &'a str,
+    pub(super) shown: String,
+    pub(super) notes: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Takes the tables apart, each to its owner.
+    pub(super) fn read(
+        mut self,
+        mut table: toml::Table,
+        path: Option<PathBuf>,
+    ) -> Result<Config, ConfigError> {
+        self.check_tables(&table)?;
+        for later in LATER_TABLES {
+            if table.remove(later).is_some() {
+                self.notes.push(format!(
+                    "[{later}] is not in this version yet and does nothing"
+                ));
+            }
+        }
+        let data_dir = match table.remove("data_dir") {
+            None => PathBuf::from("/var/lib/pryamo"),
+            Some(toml::Value::String(folder)) if !folder.is_empty() => PathBuf::from(folder),
+            Some(other) => {
+                return Err(self.wrong(
+                    "data_dir",
+                    format!("`data_dir` must be a folder's name, not {other}"),
+                ));
+            }
+        };
+        let mut directory = self.table(&mut table, "directory")?;
+        let directory_kind = match directory.remove("kind") {
+            None => "embedded".to_owned(),
+            Some(toml::Value::String(kind)) => kind,
+            Some(other) => {
+                return Err(self.wrong(
+                    "kind",
+                    format!("`directory.kind` must be text, not {other}"),
+                ));
+            }
+        };
+        self.known_kind(
+            "directory.kind",
+            &directory_kind,
+            directory::KINDS.iter().map(|kind| kind.name),
+        )?;
+        let mut forward = self.table(&mut table, "forward")?;
+        self.secrets_from_files("forward", &mut forward)?;
+        let config = Config {
+            data_dir,
+            forward: self.section("forward", forward)?,
+            phone: self.take(&mut table, "phone")?,
+            directory_kind,
+            directory,
+            crms: self.crms(&mut table)?,
+            matching: self.take(&mut table, "match")?,
+            names: self.take(&mut table, "name")?,
+            sync: self.take(&mut table, "sync")?,
+            log: self.take(&mut table, "log")?,
+            path,
+            notes: std::mem::take(&mut self.notes),
+        };
+        self.check(&config)?;
+        Ok(config)
+    }
+
+    fn check_tables(&self, table: &toml::Table) -> Result<(), ConfigError> {
+        let known: Vec<&str> = ["data_dir"]
+            .into_iter()
+            .chain(TABLES)
+            .chain(LATER_TABLES)
+            .collect();
+        match table.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(self.wrong(key, unknown_key(key, &known))),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        let forward = &config.forward;
+        if !forward.listen.ip().is_loopback() && forward.allow.is_empty() && forward.token.is_none()
+        {
+            return Err(self.wrong("listen", format!(
+                "`forward.listen = \"{}\"` can be reached from other machines: say who may ask, \
+                 `forward.allow = [\"10.0.0.5\"]` or `forward.token`", forward.listen)));
+        }
+        if forward.threads == 0 || forward.threads > 64 {
+            return Err(self.wrong("threads", "`forward.threads` must be 1 to 64".to_owned()));
+        }
+        if config.matching.live_lookup_ms > LONGEST_LIVE_LOOKUP_MS {
+            return Err(self.wrong("live_lookup_ms", format!(
+                "`match.live_lookup_ms` may be {LONGEST_LIVE_LOOKUP_MS} at most: the dialplan waits 5 s")));
+        }
+        if config.matching.order.is_empty() {
+            return Err(self.wrong(
+                "order",
+                "`match.order` must name at least one kind".to_owned(),
+            ));
+        }
+        let wants = |kind| config.matching.order.contains(&kind);
+        if wants(EntityKind::Deal) && !wants(EntityKind::Contact) && !wants(EntityKind::Company) {
+            return Err(self.wrong("order", "`match.order` names deal, which has no phone of its own: it is found through its contact or company, so name one of them too".to_owned()));
+        }
+        for pattern in config.phone.did.keys() {
+            DidPattern::try_from(pattern.clone())
+                .map_err(|text| self.wrong(pattern, format!("[phone.did]: {text}")))?;
+        }
+        if !(8..=caller_name::Settings::MOST_BYTES).contains(&config.names.bytes) {
+            return Err(self.wrong(
+                "bytes",
+                format!(
+                    "`name.bytes` must be 8 to {}",
+                    caller_name::Settings::MOST_BYTES
+                ),
+            ));
+        }
+        for (index, table) in config.crms.iter().enumerate() {
+            if config
+                .crms
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.name == table.name)
+            {
+                return Err(self.wrong(
+                    "name",
+                    format!("two [[crm]] tables are named `{}`", table.name),
+                ));
+            }
+            let share = table.common.limit_share;
+            if !(share > 0.0 && share <= 1.0) {
+                return Err(self.wrong(
+                    "limit_share",
+                    format!(
+                        "`limit_share` of crm `{}` must be above 0 and at most 1",
+                        table.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn crms(&mut self, table: &mut toml::Table) -> Result<Vec<CrmTable>, ConfigError> {
+        match table.remove("crm") {
+            None => Ok(Vec::new()),
+            Some(toml::Value::Array(tables)) => tables
+                .into_iter()
+                .map(|value| match value {
+                    toml::Value::Table(table) => self.crm(table),
+                    other => {
+                        Err(self.wrong("crm", format!("a [[crm]] must be a table, not {other}")))
+                    }
+                })
+                .collect(),
+            Some(_) => Err(self.wrong(
+                "crm",
+                "write [[crm]] with two brackets: there may be several".to_owned(),
+            )),
+        }
+    }
+
+    fn crm(&mut self, mut table: toml::Table) -> Result<CrmTable, ConfigError> {
+        let kind = self.text_of(&mut table, "kind")?.ok_or_else(|| {
+            self.wrong(
+                "[crm]",
+                format!(
+                    "a [[crm]] table lacks `kind`: one of {}",
+                    listed(crm::KINDS.iter().map(|kind| kind.name))
+                ),
+            )
+        })?;
+        self.known_kind("crm.kind", &kind, crm::KINDS.iter().map(|kind| kind.name))?;
+        let name = self
+            .text_of(&mut table, "name")?
+            .unwrap_or_else(|| kind.clone());
+        let is_plain = !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if !is_plain {
+            return Err(self.wrong("name", format!("crm `{name}`: a `name` is made of letters a-z, digits, - and _: it stands in addresses")));
+        }
+        self.secrets_from_files(&format!("crm.{name}"), &mut table)?;
+        for later in LATER_CRM_KEYS {
+            if table.remove(later).is_some() {
+                self.notes.push(format!(
+                    "crm `{name}`: `{later}` is not in this version yet and does nothing"
+                ));
+            }
+        }
+        let (common, own): (toml::Table, toml::Table) = table
+            .into_iter()
+            .partition(|(key, _)| COMMON_CRM_KEYS.contains(&key.as_str()));
+        let common: CrmCommon = self.section(&format!("crm `{name}`"), common)?;
+        if common
+            .employees
+            .values()
+            .any(|row| row.deputy.is_some() || row.hours.is_some())
+        {
+            self.notes.push(format!("crm `{name}`: `deputy` and `hours` of [crm.employees] are not in this version yet and do nothing"));
+        }
+        Ok(CrmTable {
+            name: CrmName::new(&name),
+            kind,
+            common,
+            own,
+        })
+    }
+
+    fn text_of(&self, table: &mut toml::Table, key: &str) -> Result<Option<String>, ConfigError> {
+        match table.remove(key) {
+            None => Ok(None),
+            Some(toml::Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(
+                key,
+                format!("`crm.{key}` must be text in quotes, not {other}"),
+            )),
+        }
+    }
+
+    fn known_kind<'k>(
+        &self,
+        key: &str,
+        kind: &str,
+        known: impl Iterator<Item = &'k str>,
+    ) -> Result<(), ConfigError> {
+        let known: Vec<&str> = known.collect();
+        if known.contains(&kind) {
+            return Ok(());
+        }
+        Err(self.wrong(
+            "kind",
+            format!(
+                "`{key} = \"{kind}\"` is not known; there is {}",
+                listed(known.into_iter())
+            ),
+        ))
+    }
+
+    fn table(&self, table: &mut toml::Table, name: &str) -> Result<toml::Table, ConfigError> {
+        match table.remove(name) {
+            None => Ok(toml::Table::new()),
+            Some(toml::Value::Table(section)) => Ok(section),
+            Some(_) => Err(self.wrong(name, format!("[{name}] must be a table"))),
+        }
+    }
+
+    fn take<T: for<'de> Deserialize<'de>>(
+        &self,
+        table: &mut toml::Table,
+        name: &str,
+    ) -> Result<T, ConfigError> {
+        let section = self.table(table, name)?;
+        self.section(name, section)
+    }
+
+    fn section<T: for<'de> Deserialize<'de>>(
+        &self,
+        name: &str,
+        section: toml::Table,
+    ) -> Result<T, ConfigError> {
+        section.try_into().map_err(|error: toml::de::Error| {
+            let text = explain_serde(error.message());
+            let key = quoted(error.message())
+                .first()
+                .copied()
+                .unwrap_or(name)
+                .to_owned();
+            self.wrong(&key, format!("[{name}]: {text}"))
+        })
+    }
+
+    /// Reads `KEY_file` into `KEY` for every secret.
+    fn secrets_from_files(&self, place: &str, table: &mut toml::Table) -> Result<(), ConfigError> {
+        for secret in SECRETS {
+            let key = format!("{secret}_file");
+            let Some(value) = table.remove(&key) else {
+                continue;
+            };
+            if table.contains_key(secret) {
+                return Err(self.wrong(
+                    &key,
+                    format!("{place}: `{secret}` and `{key}` exclude each other"),
+                ));
+            }
+            let toml::Value::String(path) = value else {
+                return Err(self.wrong(&key, format!("{place}: `{key}` must be a file's name")));
+            };
+            let text = std::fs::read_to_string(&path).map_err(|cause| ConfigError::SecretFile {
+                key,
+                path,
+                cause,
+            })?;
+            table.insert(
+                secret.to_owned(),
+                toml::Value::String(text.trim().to_owned()),
+            );
+        }
+        Ok(())
+    }
+
+    /// An error at the line where `key` stands, if it stands anywhere.
+    fn wrong(&self, key: &str, text: String) -> ConfigError {
+        let stands = |line: &str| {
+            let line = line
+                .trim_start()
+                .trim_start_matches('[')
+                .trim_start_matches('"');
+            line.strip_prefix(key).is_some_and(|rest| {
+                rest.trim_start_matches('"')
+                    .trim_start()
+                    .starts_with(['=', ']', '.'])
+            })
+        };
+        let line = self.text.lines().position(stands);
+        let place = match line {
+            Some(index) => format!("{} line {}", self.shown, index + 1),
+            None => self.shown.clone(),
+        };
+        ConfigError::Wrong { place, text }
+    }
+}
+
+/// Lets `PRYAMO_FORWARD__LISTEN` and `PRYAMO_CRM__SALES__TOKEN` override the file.
+pub(super) fn override_from(
+    table: &mut toml::Table,
+    environment: &[(String, String)],
+) -> Result<(), ConfigError> {
+    for (variable, value) in environment {
+        if NO_KEYS.contains(&variable.as_str()) || variable.starts_with("PRYAMO_TEST") {
+            continue;
+        }
+        let path: Vec<String> = variable
+            .trim_start_matches(PREFIX)
+            .split("__")
+            .map(str::to_lowercase)
+            .collect();
+        put(table, &path, read_value(value)).map_err(|text| ConfigError::Wrong {
+            place: format!("environment variable {variable}"),
+            text,
+        })?;
+    }
+    Ok(())
+}
+
+/// A variable's value: TOML where it is one (numbers, lists, true), else the text itself.
+fn read_value(written: &str) -> toml::Value {
+    toml::from_str::<toml::Table>(&format!("value = {written}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(written.to_owned()))
+}
+
+fn put(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
+    let Some((key, rest)) = path.split_first() else {
+        return Ok(());
+    };
+    if rest.is_empty() {
+        // The file that a secret would have been read from gives way to the secret itself.
+        table.remove(&format!("{key}_file"));
+        table.insert(key.clone(), value);
+        return Ok(());
+    }
+    let entry = table
+        .entry(key.clone())
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    match entry {
+        toml::Value::Table(inner) => put(inner, rest, value),
+        toml::Value::Array(tables) => {
+            let Some((which, rest)) = rest.split_first() else {
+                return Ok(());
+            };
+            let found = tables
+                .iter_mut()
+                .enumerate()
+                .find_map(|(index, candidate)| {
+                    let candidate = candidate.as_table_mut()?;
+                    let name = candidate
+                        .get("name")
+                        .and_then(toml::Value::as_str)
+                        .unwrap_or_default();
+                    let is_it = name.replace('-', "_").to_lowercase() == *which
+                        || index.to_string() == *which;
+                    is_it.then_some(candidate)
+                });
+            match found {
+                Some(inner) => put(inner, rest, value),
+                None => Err(format!("no [[{key}]] is named `{which}`")),
+            }
+        }
+        _ => Err(format!("`{key}` is no table")),
+    }
+}
+
+/// Turns serde's words into ours: an unknown key is told with the nearest known one.
+pub fn explain_serde(message: &str) -> String {
+    if !message.starts_with("unknown field") {
+        return message.to_owned();
+    }
+    let names = quoted(message);
+    match names.split_first() {
+        Some((unknown, known)) => unknown_key(unknown, known),
+        None => message.to_owned(),
+    }
+}
+
+fn quoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
+}
+
+fn unknown_key(unknown: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(unknown, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(unknown.len()) / 2)
+        .min();
+    match nearest {
+        Some((_, nearest)) => format!("unknown key `{unknown}`; did you mean `{nearest}`?"),
+        None => format!(
+            "unknown key `{unknown}`; known are {}",
+            listed(known.iter().copied())
+        ),
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,180 @@
+//! The settings in force with their secrets starred, and the example with every option.
+
+use super::{Config, CrmTable, SECRETS};
+use crate::caller_name;
+use crate::crm;
+use crate::directory;
+use crate::sync;
+
+/// The settings in force as TOML, secrets starred.
+pub fn show(config: &Config) -> String {
+    let mut shown = toml::Table::new();
+    let mut put_in = |key: &str, value: Option<toml::Value>| {
+        if let Some(value) = value {
+            shown.insert(key.to_owned(), value);
+        }
+    };
+    put_in(
+        "data_dir",
+        Some(config.data_dir.display().to_string().into()),
+    );
+    let mut forward = toml::Value::try_from(&config.forward).ok();
+    if let (Some(toml::Value::Table(table)), true) = (&mut forward, config.forward.token.is_some())
+    {
+        table.insert("token".to_owned(), STARS.into());
+    }
+    put_in("forward", forward);
+    let mut phone = toml::Table::new();
+    phone.insert("region".to_owned(), config.phone.region.to_string().into());
+    let dids: toml::Table = config
+        .phone
+        .did
+        .iter()
+        .map(|(pattern, row)| {
+            let row =
+                toml::Table::from_iter([("region".to_owned(), row.region.to_string().into())]);
+            (pattern.clone(), row.into())
+        })
+        .collect();
+    if !dids.is_empty() {
+        phone.insert("did".to_owned(), dids.into());
+    }
+    put_in("phone", Some(phone.into()));
+    let mut directory = config.directory.clone();
+    directory.insert("kind".to_owned(), config.directory_kind.clone().into());
+    put_in("directory", Some(directory.into()));
+    let mut matching = toml::Value::try_from(&config.matching).ok();
+    if let Some(toml::Value::Table(table)) = &mut matching {
+        table.insert(
+            "extension_pattern".to_owned(),
+            config.matching.extension_pattern.to_string().into(),
+        );
+    }
+    put_in("match", matching);
+    put_in("name", toml::Value::try_from(&config.names).ok());
+    put_in("sync", toml::Value::try_from(&config.sync).ok());
+    put_in("log", toml::Value::try_from(&config.log).ok());
+    let crms: Vec<toml::Value> = config
+        .crms
+        .iter()
+        .map(|table| show_crm(config, table).into())
+        .collect();
+    put_in("crm", (!crms.is_empty()).then(|| crms.into()));
+    toml::to_string(&shown).unwrap_or_default()
+}
+
+const STARS: &str = "***";
+
+fn show_crm(config: &Config, crm: &CrmTable) -> toml::Table {
+    let mut shown = toml::Table::new();
+    shown.insert("name".to_owned(), crm.name.as_str().into());
+    shown.insert("kind".to_owned(), crm.kind.clone().into());
+    let did: Vec<String> = crm.common.did.iter().map(ToString::to_string).collect();
+    shown.insert("did".to_owned(), did.into());
+    shown.insert(
+        "region".to_owned(),
+        config.region_of(crm).to_string().into(),
+    );
+    shown.insert("fields".to_owned(), crm.common.fields.clone().into());
+    shown.insert("limit_share".to_owned(), crm.common.limit_share.into());
+    for (key, value) in &crm.own {
+        let starred = match value {
+            toml::Value::String(text) if key == "url" => star_url(text).into(),
+            _ if SECRETS.contains(&key.as_str()) => STARS.into(),
+            other => other.clone(),
+        };
+        shown.insert(key.clone(), starred);
+    }
+    if let Ok(employees) = toml::Value::try_from(&crm.common.employees) {
+        shown.insert("employees".to_owned(), employees);
+    }
+    shown
+}
+
+/// Keeps a web address readable but for the secret in a webhook's path.
+pub(super) fn star_url(url: &str) -> String {
+    let Some((start, rest)) = url.split_once("/rest/") else {
+        return url.to_owned();
+    };
+    let user = rest.split('/').next().unwrap_or_default();
+    format!("{start}/rest/{user}/{STARS}/")
+}
+
+/// Every option with its default, commented: `pryamo.example.toml`.
+pub fn example() -> String {
+    let mut text = String::from(EXAMPLE);
+    for kind in directory::KINDS {
+        text.push_str(&commented(kind.example));
+    }
+    text.push('\n');
+    for kind in crm::KINDS {
+        text.push_str(&commented(kind.example));
+        text.push('\n');
+    }
+    text.push_str(EXAMPLE_CRM_COMMON);
+    text.push('\n');
+    text.push_str(EXAMPLE_MATCH);
+    text.push('\n');
+    text.push_str(caller_name::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(sync::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(EXAMPLE_LOG);
+    text
+}
+
+/// Puts a comment sign before every line that lacks one: the example as it is sets nothing.
+fn commented(example: &str) -> String {
+    let lines = example.lines().map(|line| match line {
+        "" => "\n".to_owned(),
+        line if line.starts_with('#') => format!("{line}\n"),
+        line => format!("# {line}\n"),
+    });
+    lines.collect()
+}
+
+const EXAMPLE: &str = "\
+# pryamo.toml: every option with its default. Generated by `pryamo config --example`.
+# The smallest useful file is one [[crm]] table.
+#
+# Any value may come from the environment: PRYAMO_FORWARD__LISTEN, PRYAMO_CRM__SALES__TOKEN.
+# Any secret may come from a file: url_file, token_file, client_secret_file, ...
+
+# data_dir = \"/var/lib/pryamo\"   # the mirror and tokens; the user that runs pryamo must own it
+
+# [forward]
+# listen = \"127.0.0.1:8077\"      # where Asterisk asks
+# allow = [\"10.0.0.5\"]           # who may ask besides this machine
+# token = \"...\"                  # or: who sends token=... may ask from anywhere
+# threads = 2                    # threads that answer
+
+# [phone]
+# region = \"RU\"                  # how numbers without a country code are read
+# [phone.did.\"7727*\"]            # callers of these numbers are read by another country's rules
+# region = \"KZ\"
+
+";
+
+const EXAMPLE_CRM_COMMON: &str = "\
+# What every [[crm]] may have besides:
+# did = [\"7495*\"]                # only for calls to these numbers; all when left out
+# region = \"RU\"                  # how its phones are read; phone.region when left out
+# fields = [\"UF_CRM_VIP\"]        # more fields of the cards to mirror
+# limit_share = 0.8              # the share of the vendor's limits that pryamo uses
+# [crm.employees]                # what the CRM does not hold, by e-mail, user id or name
+# \"anna@example.com\" = { extension = \"101\" }
+# 502 = { extension = \"102\" }
+";
+
+const EXAMPLE_MATCH: &str = "\
+# [match]
+# order = [\"contact\", \"company\", \"lead\"]   # kinds that take part, the first wins; \"deal\" may be added
+# live_lookup_ms = 1500          # an unknown number is asked of the CRM at most this long; 0 = never
+# extension_pattern = \"[0-9]{2,6}\"
+";
+
+const EXAMPLE_LOG: &str = "\
+# [log]
+# level = \"info\"                 # error, warn, info, debug
+# format = \"plain\"               # plain or json
+";
