@@ -547,6 +547,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_later_versions_are_noted_and_not_refused() {
+        let config = parse(
+            "[fastagi]\nlisten = \"127.0.0.1:4574\"\n[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\n\
+             url = \"https://demo.bitrix24.ru/rest/17/k0d3example/\"\nhook_secret = \"s\"\n\
+             application_token = \"t\"\nclient_id = \"i\"\nclient_secret = \"c\"\n\
+             [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",
+        )
+        .unwrap();
+        assert_eq!(config.notes.len(), 6, "{:?}", config.notes);
+        assert_eq!(config.crms[0].own.len(), 1);
+    }
+
+    #[test]
     fn a_webhooks_secret_is_starred() {
         assert_eq!(
             star_url("https://demo.bitrix24.ru/rest/17/k0d3/"),

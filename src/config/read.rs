@@ -26,8 +26,6 @@ const TABLES: [&str; 8] = [
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
 const LATER_TABLES: [&str; 3] = ["fastagi", "hooks", "page"];
-/// Keys of `[[crm]]` that this version does not use yet.
-const LATER_CRM_KEYS: [&str; 2] = ["hook_secret", "application_token"];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
@@ -218,8 +216,9 @@ impl Reader<'_> {
             return Err(self.wrong("name", format!("crm `{name}`: a `name` is made of letters a-z, digits, - and _: it stands in addresses")));
         }
         self.secrets_from_files(&format!("crm.{name}"), &mut table)?;
-        for later in LATER_CRM_KEYS {
-            if table.remove(later).is_some() {
+        let later = crm::KINDS.iter().filter(|known| known.name == kind);
+        for later in later.flat_map(|known| known.later) {
+            if table.remove(*later).is_some() {
                 self.notes.push(format!(
                     "crm `{name}`: `{later}` is not in this version yet and does nothing"
                 ));

@@ -242,6 +242,8 @@ pub struct Kind {
     pub name: &'static str,
     /// A commented TOML example, every option with its default.
     pub example: &'static str,
+    /// Keys of the kind's table that a later version will use: noted, not refused.
+    pub later: &'static [&'static str],
     /// Reads the kind's own part of the `[[crm]]` table.
     pub open: fn(toml::Table, Common) -> Result<Arc<dyn Crm>, SettingsError>,
 }

@@ -39,6 +39,7 @@ use crate::record::{Card, Employee, EntityKind};
 pub const KIND: Kind = Kind {
     name: "amocrm",
     example: settings::EXAMPLE,
+    later: &["hook_secret"],
     open: settings::open,
 };
 

@@ -38,6 +38,12 @@ use crate::record::{Card, CrmName, Employee, EntityKind};
 pub const KIND: Kind = Kind {
     name: "bitrix24",
     example: EXAMPLE,
+    later: &[
+        "hook_secret",
+        "application_token",
+        "client_id",
+        "client_secret",
+    ],
     open,
 };
 
