@@ -291,8 +291,12 @@ async fn run_demo(minutes: u64) -> Result<u8> {
         );
     }
     println!("# the same decision step by step");
+    // As it was called: `make demo` does not install it.
+    let own = std::env::args()
+        .next()
+        .unwrap_or_else(|| "pryamo".to_owned());
     println!(
-        "pryamo explain 89161234504 --config {}",
+        "{own} explain 89161234504 --config {}",
         folder.0.join("pryamo.toml").display()
     );
     println!("curl '{base}/api/v1/route?phone=89161234504'\n");
