@@ -144,10 +144,6 @@ impl Daemon {
         raise_open_files();
         // The numbering plans are unpacked at their first use: not while a caller waits.
         let _ = phone::read_caller("79161234567", config.phone.region);
-        let listener = listen(config.forward.listen)?;
-        let address = listener
-            .local_addr()
-            .map_err(refused("read the port's address"))?;
         let mut sources = Vec::new();
         for table in &config.crms {
             if Config::is_import_only(table) {
@@ -159,6 +155,10 @@ impl Daemon {
             let (region, identity) = (config.region_of(table), config.identity_of(table));
             sources.push(Source::new(name, crm, region, fields, identity));
         }
+        let listener = listen(config.forward.listen)?;
+        let address = listener
+            .local_addr()
+            .map_err(refused("read the port's address"))?;
         let directory = open_directory(config)?;
         for source in &sources {
             source
@@ -276,7 +276,7 @@ async fn supervise(mirror: Arc<Mirror>, stop: CancellationToken) {
     }
 }
 
-/// The port, taken before anything else, so that a second daemon harms nothing.
+/// The port, taken before the directory is opened, so that a second daemon harms nothing.
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind(address).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::AddrInUse => StartError::Taken(address),
