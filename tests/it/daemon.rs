@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ pub fn free_address() -> SocketAddr {
 
 /// A folder with a configuration in it, ready for a daemon.
 pub struct Site {
-    pub folder: TempDir,
+    pub folder: Arc<TempDir>,
     pub address: SocketAddr,
 }
 
@@ -54,7 +55,7 @@ impl Site {
 
     /// The same at an address that is asked already.
     pub fn at(address: SocketAddr, crms: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let config = format!(
             "data_dir = '{}'\n[forward]\nlisten = \"{address}\"\n{crms}",
             folder.path().join("data").display()
@@ -148,6 +149,8 @@ pub struct Daemon {
     pub address: SocketAddr,
     process: Child,
     log: PathBuf,
+    // Gone before its daemon is, the folder would take the daemon's start with it.
+    _folder: Arc<TempDir>,
 }
 
 impl Daemon {
@@ -173,6 +176,7 @@ impl Daemon {
                 Stdio::inherit(),
             ),
             log: site.path("daemon.log"),
+            _folder: Arc::clone(&site.folder),
         };
         wait_for("the daemon's port", || {
             let ended = daemon.process.try_wait().unwrap();
