@@ -131,6 +131,7 @@ async fn fill(config: &Config) {
             kind: EntityKind::Contact,
             cards: cards.collect(),
             walk: 1,
+            keep_newer: None,
             state: Some(SyncState::default()),
         };
         directory.apply(change).await.unwrap();

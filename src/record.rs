@@ -222,6 +222,34 @@ pub struct Entity {
     pub fields: BTreeMap<String, String>,
 }
 
+/// What a CRM says has happened to one of its cards: a reason to read the card again, no more. Given
+/// twice, late or in a wrong order it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Notice {
+    /// Which kind of card.
+    pub kind: EntityKind,
+    /// Its identifier in the CRM.
+    pub id: EntityId,
+    /// What is said of it.
+    pub event: Event,
+}
+
+/// What is said of a card. Ordered: of two notices for one card the greater says enough.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// It was added or changed in any way.
+    #[default]
+    Changed,
+    /// It was deleted or merged away: believed once reading it again agrees.
+    Gone,
+    /// Two cards became one, and the CRM names one of them: whoever shares a phone with it may be
+    /// gone too.
+    Merged,
+}
+
 /// A CRM user as the CRM wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Employee {

@@ -366,9 +366,6 @@ impl Bars {
                 let bar = bars
                     .entry((status.crm.clone(), *kind))
                     .or_insert_with(|| self.all.add(new_bar(&format!("{} {kind}", status.crm))));
-                if let Some(total) = shown.total_cards {
-                    bar.set_length(total);
-                }
                 bar.set_position(shown.walked_cards);
                 if !shown.walking {
                     bar.set_message("up to date");

@@ -3,7 +3,8 @@
 //! One leaky bucket per CRM, as Bitrix24 documents its own (and as fits amoCRM's requests per
 //! second when the bucket is small). Every request adds one; the bucket leaks at a fixed rate. A
 //! part of the bucket, the reserve, is for live lookups alone, so that a caller's question finds a
-//! place at once while a full walk runs. Time is tokio's, so tests may pause it.
+//! place at once while a full walk runs. Behind it requests stand in lanes: whoever waits in a later
+//! one lets all that wait in earlier ones go first. Time is tokio's, so tests may pause it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,14 +13,21 @@ use tokio::time::Instant;
 
 use super::CrmError;
 
-/// What a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a request is for, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// A caller waits.
     Live,
-    /// The mirror is being filled or refreshed; nobody waits.
-    Background,
+    /// A card is read again because the CRM has said that something happened to it.
+    Notice,
+    /// Changes and employees are asked for.
+    Change,
+    /// All cards are walked over.
+    Walk,
 }
+
+/// How many lanes there are.
+const LANES: usize = Lane::Walk as usize + 1;
 
 /// The bucket's measures, our share of the vendor's limit already applied.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,7 +52,8 @@ struct State {
     level: f64,
     measured_at: Instant,
     paused_until: Option<Instant>,
-    live_waiting: usize,
+    /// Requests that wait in each lane.
+    waiting: [usize; LANES],
 }
 
 impl Budget {
@@ -54,7 +63,7 @@ impl Budget {
             level: 0.0,
             measured_at: Instant::now(),
             paused_until: None,
-            live_waiting: 0,
+            waiting: [0; LANES],
         };
         Self {
             limits,
@@ -62,19 +71,20 @@ impl Budget {
         }
     }
 
-    /// Waits until a background request may be sent, and counts it.
-    pub async fn take_background(&self) {
-        while let Err(wait) = self.try_take(Lane::Background) {
+    /// Waits until a request of a background lane may be sent, and counts it.
+    pub async fn take(&self, lane: Lane) {
+        let _waiting = self.wait_in_line(lane);
+        while let Err(wait) = self.try_take(lane) {
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Waits at most `patience` until a live request may be sent, and counts it.
     ///
-    /// Background requests stand back while this waits. Gives [`CrmError::OutOfBudget`] at once when
+    /// All other requests stand back while this waits. Gives [`CrmError::OutOfBudget`] at once when
     /// the wait would be longer than `patience`.
     pub async fn take_live(&self, patience: Duration) -> Result<(), CrmError> {
-        let _waiting = self.wait_in_live_lane();
+        let _waiting = self.wait_in_line(Lane::Live);
         let deadline = Instant::now() + patience;
         while let Err(wait) = self.try_take(Lane::Live) {
             if Instant::now() + wait > deadline {
@@ -127,10 +137,11 @@ impl Budget {
         let paused = state
             .paused_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let (room, queued_before) = match lane {
-            Lane::Live => (self.limits.burst, 0),
-            Lane::Background => (self.limits.burst - self.limits.reserve, state.live_waiting),
+        let room = match lane {
+            Lane::Live => self.limits.burst,
+            Lane::Notice | Lane::Change | Lane::Walk => self.limits.burst - self.limits.reserve,
         };
+        let queued_before: usize = state.waiting.iter().take(lane as usize).sum();
         #[expect(clippy::cast_precision_loss, reason = "a handful of waiting calls")]
         let excess = state.level + 1.0 + queued_before as f64 - room.max(1.0);
         // A hair's breadth of rounding must not become a second sleep.
@@ -142,9 +153,11 @@ impl Budget {
         wait.max(paused)
     }
 
-    fn wait_in_live_lane(&self) -> LiveWaiting<'_> {
-        self.lock().live_waiting += 1;
-        LiveWaiting(self)
+    fn wait_in_line(&self, lane: Lane) -> Waiting<'_> {
+        if let Some(count) = self.lock().waiting.get_mut(lane as usize) {
+            *count += 1;
+        }
+        Waiting { budget: self, lane }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -152,13 +165,17 @@ impl Budget {
     }
 }
 
-/// Counts a live request out of the waiting ones, also when its caller has hung up.
-struct LiveWaiting<'a>(&'a Budget);
+/// Counts a request out of the waiting ones, also when nobody wants it any more.
+struct Waiting<'a> {
+    budget: &'a Budget,
+    lane: Lane,
+}
 
-impl Drop for LiveWaiting<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.live_waiting = state.live_waiting.saturating_sub(1);
+        if let Some(count) = self.budget.lock().waiting.get_mut(self.lane as usize) {
+            *count = count.saturating_sub(1);
+        }
     }
 }
 
@@ -177,7 +194,7 @@ mod tests {
         let budget = Budget::new(BITRIX);
         let start = Instant::now();
         for _ in 0..30 + 160 {
-            budget.take_background().await;
+            budget.take(Lane::Walk).await;
         }
         let took = start.elapsed().as_secs_f64();
         assert!((99.9..101.0).contains(&took), "{took}");
@@ -187,9 +204,9 @@ mod tests {
     async fn a_live_lookup_finds_a_place_at_once_while_a_walk_runs() {
         let budget = Budget::new(BITRIX);
         for _ in 0..30 {
-            budget.take_background().await;
+            budget.take(Lane::Walk).await;
         }
-        assert!(budget.wait(Lane::Background) > Duration::ZERO);
+        assert!(budget.wait(Lane::Walk) > Duration::ZERO);
         for _ in 0..10 {
             budget.take_live(Duration::ZERO).await.unwrap();
         }
@@ -208,7 +225,7 @@ mod tests {
         });
         let mut sent = Vec::new();
         for _ in 0..50 {
-            budget.take_background().await;
+            budget.take(Lane::Walk).await;
             sent.push(Instant::now());
         }
         for window in sent.windows(7) {
@@ -217,12 +234,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_vendors_word_stops_both_lanes() {
+    async fn the_more_urgent_lane_goes_first_whoever_came_first() {
+        let budget = Budget::new(Limits {
+            per_second: 5.0,
+            burst: 1.5,
+            reserve: 0.5,
+        });
+        budget.take(Lane::Walk).await;
+        let order = Mutex::new(Vec::new());
+        let ask = async |lane| {
+            budget.take(lane).await;
+            order.lock().unwrap().push(lane);
+        };
+        tokio::join!(
+            ask(Lane::Walk),
+            ask(Lane::Walk),
+            ask(Lane::Change),
+            ask(Lane::Notice),
+            async { budget.take_live(Duration::from_secs(1)).await.unwrap() },
+        );
+        assert_eq!(
+            order.into_inner().unwrap(),
+            [Lane::Notice, Lane::Change, Lane::Walk, Lane::Walk]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_vendors_word_stops_all_lanes() {
         let budget = Budget::new(BITRIX);
         budget.pause(Duration::from_secs(5));
         assert!(budget.take_live(Duration::from_secs(1)).await.is_err());
         let start = Instant::now();
-        budget.take_background().await;
+        budget.take(Lane::Walk).await;
         assert_eq!(start.elapsed(), Duration::from_secs(5));
         budget.fill();
         assert!(budget.take_live(Duration::ZERO).await.is_err());

@@ -22,9 +22,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use self::table::{Options, Separator, Summary, TableError, TableReader, TextEncoding};
-use super::{Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError};
+use super::{Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, Since};
 use crate::phone::E164;
-use crate::record::{Card, Employee, EntityKind};
+use crate::record::{Card, Employee, EntityId, EntityKind};
 
 /// How many cards make a page.
 const PAGE_RECORDS: usize = 1_000;
@@ -344,8 +344,17 @@ impl Crm for CsvFile {
 
     /// A file does not tell what changed in it: once it was written, all cards come again. What was
     /// deleted only a walk can tell; see [`Crm::fingerprint`].
-    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>> {
-        self.clone().pages(kind, Start::ChangedSince(since))
+    fn changes(&self, kind: EntityKind, since: Since) -> BoxStream<'_, Result<Page, CrmError>> {
+        self.clone().pages(kind, Start::ChangedSince(since.time))
+    }
+
+    /// Nothing: a file sends no notices, so nobody asks.
+    async fn read(&self, _kind: EntityKind, _ids: &[EntityId]) -> Result<Page, CrmError> {
+        Err(CrmError::Refused {
+            method: "read".to_owned(),
+            code: "file".to_owned(),
+            text: "a file is read as a whole".to_owned(),
+        })
     }
 
     /// Nobody: all that the file holds is in the mirror already.

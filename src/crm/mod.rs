@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityKind};
+use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Notice};
 
 /// A CRM that can be mirrored and asked.
 #[async_trait]
@@ -37,10 +37,41 @@ pub trait Crm: Send + Sync {
     fn walk(&self, kind: EntityKind, from: Option<Cursor>)
     -> BoxStream<'_, Result<Page, CrmError>>;
 
-    /// Reads the cards of one kind that were added or changed since `since` (the CRM's clock, as a
-    /// page's [`Page::server_time`] told it), with an overlap of the connector's choice: repeats are
-    /// harmless. Pages need no cursor; a stream that ends early is started anew from `since`.
-    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>>;
+    /// Reads the cards of one kind that were added or changed since `since`, with an overlap of the
+    /// connector's choice: repeats are harmless. Pages need no cursor; a stream that ends early is
+    /// started anew from `since`.
+    fn changes(&self, kind: EntityKind, since: Since) -> BoxStream<'_, Result<Page, CrmError>>;
+
+    /// Reads cards again, at most [`READ_AT_ONCE`] of one kind, before all changes and walks.
+    ///
+    /// A card that the answer lacks is deleted or not ours to read: the caller wants another witness
+    /// before it believes in a deletion.
+    async fn read(&self, kind: EntityKind, ids: &[EntityId]) -> Result<Page, CrmError>;
+
+    /// Reads what came to `POST /hooks/{crm}/{secret}`; the secret was right.
+    ///
+    /// Must answer at once: the CRM waits two seconds at most, and asks nothing of the CRM.
+    async fn receive(&self, _hook: Hook<'_>) -> Result<Vec<Notice>, HookError> {
+        Err(HookError::Unreadable(
+            "this CRM sends no notices".to_owned(),
+        ))
+    }
+
+    /// Says whether the CRM keeps notices for us that [`Crm::news`] fetches.
+    fn has_news(&self) -> bool {
+        false
+    }
+
+    /// Fetches the notices that the CRM keeps for us behind `from` (the [`News::cursor`] that was
+    /// stored last). Notices that were fetched and not confirmed come again.
+    async fn news(&self, _from: Option<Cursor>) -> Result<News, CrmError> {
+        Ok(News::default())
+    }
+
+    /// Tells the CRM that the notices with this receipt are stored.
+    async fn confirm(&self, _receipt: &Receipt) -> Result<(), CrmError> {
+        Ok(())
+    }
 
     /// Asks live for the cards that have this number, outside the background's share of the budget.
     ///
@@ -79,9 +110,65 @@ pub struct Page {
     pub cursor: Option<Cursor>,
     /// The CRM's own clock when it answered, where it tells.
     pub server_time: Option<Timestamp>,
-    /// How many cards there are in all, where the CRM tells without extra cost.
-    pub total: Option<u64>,
+    /// The part of the walk that is done with this page, 0 to 1, where the connector can tell.
+    pub done: Option<f64>,
 }
+
+/// Since when cards have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// By the CRM's clock, as an earlier page's [`Page::server_time`] told it.
+    pub time: Timestamp,
+    /// The highest identifier that the mirror has met, where identifiers are numbers: a card that was
+    /// imported with an old date lies above it.
+    pub highest_id: Option<u64>,
+}
+
+/// The most cards that [`Crm::read`] is asked for at once.
+pub const READ_AT_ONCE: usize = 50;
+
+/// A request that a CRM sent to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook<'a> {
+    /// The header `Content-Type`; empty where there is none.
+    pub content_type: &'a str,
+    /// At most [`HOOK_BYTES`].
+    pub body: &'a [u8],
+}
+
+/// The largest body of a hook that is read: amoCRM sends whole cards, several in one request.
+pub const HOOK_BYTES: usize = 4 << 20;
+
+/// Why a hook's body is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The sender does not prove to be our CRM: answered as if the address did not exist.
+    #[error("it is not from this CRM: {0}")]
+    Stranger(String),
+    /// The body is none that this CRM sends.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    /// It could not be kept; the CRM may send it again.
+    #[error("it could not be kept")]
+    NotKept(#[source] CrmError),
+}
+
+/// What [`Crm::news`] brought.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct News {
+    /// In the CRM's order.
+    pub notices: Vec<Notice>,
+    /// Where to go on the next time; `None` leaves the stored one.
+    pub cursor: Option<Cursor>,
+    /// True if more wait than were fetched: ask again at once.
+    pub more: bool,
+    /// To be confirmed once the notices are stored.
+    pub receipt: Option<Receipt>,
+}
+
+/// What names fetched notices towards their CRM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt(pub String);
 
 /// Where a walk stands, in the connector's own words. Stored with the page that carried it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 mod file;
 mod lookup;
+mod queue;
 mod readers;
 mod row;
 mod store;
@@ -21,10 +22,11 @@ use serde::Deserialize;
 use self::row::Source;
 use self::store::{Store, store_error};
 use super::{
-    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, Roster, SyncState, Unseen,
+    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, QueueLength, Queued,
+    Roster, SyncState, Unseen, Waiting,
 };
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind};
+use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice};
 
 /// The row of [`super::KINDS`].
 pub const KIND: Kind = Kind {
@@ -77,6 +79,10 @@ fn open(settings: toml::Table, opening: Opening) -> Result<Arc<dyn Directory>, O
 }
 
 impl Embedded {
+    fn number(&self, crm: &CrmName) -> Option<i64> {
+        self.store.source(crm, EntityKind::Contact).map(Source::crm)
+    }
+
     /// Runs `work` where it may wait for the disk. It runs to its end also when nobody waits for it
     /// any more.
     async fn aside<T: Send + 'static>(
@@ -181,13 +187,127 @@ impl Directory for Embedded {
         crm: &CrmName,
         kind: EntityKind,
         ids: &[EntityId],
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<u64, DirectoryError> {
         let Some(source) = self.store.source(crm, kind) else {
-            return Ok(());
+            return Ok(0);
         };
         let ids = ids.to_vec();
         self.aside("was deleting cards", move |store| {
             store.delete(source, &ids)
+        })
+        .await
+    }
+
+    async fn known(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        ids: &[EntityId],
+    ) -> Result<Vec<EntityId>, DirectoryError> {
+        let doing = "was looking for cards";
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(Vec::new());
+        };
+        let ids = ids.to_vec();
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| survey::known(connection, source, &ids))
+        })
+        .await
+    }
+
+    async fn kin(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        id: &EntityId,
+    ) -> Result<Vec<EntityId>, DirectoryError> {
+        let doing = "was looking for cards with the same number";
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(Vec::new());
+        };
+        let id = id.clone();
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| survey::kin(connection, source, &id))
+        })
+        .await
+    }
+
+    async fn queue(
+        &self,
+        crm: &CrmName,
+        notices: &[Notice],
+        cursor: Option<&str>,
+        most: u64,
+    ) -> Result<Queued, DirectoryError> {
+        let (crm, notices) = (crm.clone(), notices.to_vec());
+        let cursor = cursor.map(str::to_owned);
+        self.aside("was queueing notices", move |store| {
+            store.queue(&crm, &notices, cursor.as_deref(), most)
+        })
+        .await
+    }
+
+    async fn due(
+        &self,
+        crm: &CrmName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, DirectoryError> {
+        let doing = "was reading the queue";
+        let Some(crm) = self.number(crm) else {
+            return Ok(Vec::new());
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| queue::due(connection, crm, now, limit))
+        })
+        .await
+    }
+
+    async fn settle(
+        &self,
+        crm: &CrmName,
+        waiting: &[Waiting],
+        again: Option<Timestamp>,
+    ) -> Result<(), DirectoryError> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (crm, waiting) = (crm.clone(), waiting.to_vec());
+        self.aside("was settling notices", move |store| {
+            store.settle(&crm, &waiting, again)
+        })
+        .await
+    }
+
+    async fn queue_length(&self, crm: &CrmName) -> Result<QueueLength, DirectoryError> {
+        let doing = "was counting notices";
+        let Some(crm) = self.number(crm) else {
+            return Ok(QueueLength::default());
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| queue::length(connection, crm))
+        })
+        .await
+    }
+
+    async fn news_cursor(&self, crm: &CrmName) -> Result<Option<String>, DirectoryError> {
+        let doing = "was reading the queue's cursor";
+        let Some(crm) = self.number(crm) else {
+            return Ok(None);
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| queue::cursor(connection, crm))
+        })
+        .await
+    }
+
+    async fn employees_at(&self, crm: &CrmName) -> Result<Option<Timestamp>, DirectoryError> {
+        let doing = "was reading the employees' age";
+        let Some(crm) = self.number(crm) else {
+            return Ok(None);
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| survey::employees_at(connection, crm))
         })
         .await
     }

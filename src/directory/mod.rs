@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use roster::{Colleague, CrmRules, Override, Roster, RosterRules};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, Entity, EntityId, EntityKind};
+use crate::record::{Card, CrmName, Employee, Entity, EntityId, EntityKind, Notice};
 
 /// The local copy of all CRMs.
 ///
@@ -53,7 +53,7 @@ pub trait Directory: Send + Sync {
     /// A card that is there already (same CRM, kind and id) is replaced whole, its phones and links
     /// with it; applying a page twice equals applying it once. With `state`, the state of this CRM
     /// and kind is replaced too. Every card is marked as seen in the walk `change.walk`, unless a
-    /// later walk has seen it already.
+    /// later walk has seen it already. See [`Change::keep_newer`] for cards that are left as they are.
     async fn apply(&self, change: Change) -> Result<(), DirectoryError>;
 
     /// How many cards of this CRM and kind neither the walk `walk` nor a later one has seen, and how
@@ -74,13 +74,69 @@ pub trait Directory: Send + Sync {
         walk: u64,
     ) -> Result<u64, DirectoryError>;
 
-    /// Deletes cards by name; those that are not there do no harm.
+    /// Deletes cards by name, those that are there; says how many.
     async fn delete(
         &self,
         crm: &CrmName,
         kind: EntityKind,
         ids: &[EntityId],
+    ) -> Result<u64, DirectoryError>;
+
+    /// Which of these cards of one CRM and kind are there.
+    async fn known(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        ids: &[EntityId],
+    ) -> Result<Vec<EntityId>, DirectoryError>;
+
+    /// The other cards of this CRM and kind that share a number with this one; at most 1000.
+    async fn kin(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+        id: &EntityId,
+    ) -> Result<Vec<EntityId>, DirectoryError>;
+
+    /// Queues notices of a CRM for reading their cards again, durably, and with `cursor` what
+    /// [`Directory::news_cursor`] gives from then on.
+    ///
+    /// There is one queued notice for a card: a further one for it takes its place, with the weightier
+    /// event and a new ticket, due at once. Notices for new cards are refused once `most` wait, all of
+    /// this call or none.
+    async fn queue(
+        &self,
+        crm: &CrmName,
+        notices: &[Notice],
+        cursor: Option<&str>,
+        most: u64,
+    ) -> Result<Queued, DirectoryError>;
+
+    /// The queued notices of a CRM that are due at `now`, the longest waiting first; at most `limit`.
+    async fn due(
+        &self,
+        crm: &CrmName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, DirectoryError>;
+
+    /// Takes notices off the queue, or with `again` puts them back for a second look at that time.
+    /// One whose ticket is another meanwhile stays as it is: a new notice has come for its card.
+    async fn settle(
+        &self,
+        crm: &CrmName,
+        waiting: &[Waiting],
+        again: Option<Timestamp>,
     ) -> Result<(), DirectoryError>;
+
+    /// How many notices of a CRM are queued, and when the next is due.
+    async fn queue_length(&self, crm: &CrmName) -> Result<QueueLength, DirectoryError>;
+
+    /// The cursor that was stored last with notices of this CRM.
+    async fn news_cursor(&self, crm: &CrmName) -> Result<Option<String>, DirectoryError>;
+
+    /// When the employees of a CRM were stored last.
+    async fn employees_at(&self, crm: &CrmName) -> Result<Option<Timestamp>, DirectoryError>;
 
     /// Where the sync of this CRM and kind stands; the default if it has never run.
     async fn sync_state(
@@ -120,8 +176,42 @@ pub struct Change {
     /// The walk that saw them. For a card from elsewhere (a live lookup, a change): the running or
     /// last walk, so that the sweep behind it does not take the card for a deleted one.
     pub walk: u64,
+    /// A card of the directory that changed at this moment or later stays as it is if the one given
+    /// is older: two readings were under way, and the earlier one came later. Both by the CRM's
+    /// clock. A card that lies further back gives way, since a CRM may have been set back to an older
+    /// state.
+    pub keep_newer: Option<Timestamp>,
     /// The sync's state after this page; `None` leaves it as it is.
     pub state: Option<SyncState>,
+}
+
+/// What became of notices that were to be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// They are queued, on the disk.
+    Yes,
+    /// Too many wait; none of these was queued, nor the cursor stored.
+    Full,
+}
+
+/// A queued notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What the CRM said.
+    pub notice: Notice,
+    /// Given out anew whenever a notice comes for this card.
+    pub ticket: u64,
+    /// True if it waits for its second look.
+    pub again: bool,
+}
+
+/// How long a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueLength {
+    /// Notices that wait.
+    pub waiting: u64,
+    /// When the first is due; `None` when none waits.
+    pub next_due: Option<Timestamp>,
 }
 
 /// Where the sync of one CRM and kind stands. Survives restarts.
@@ -142,6 +232,8 @@ pub struct SyncState {
     pub whole_at: Option<Timestamp>,
     /// Changes up to this instant of the CRM's clock are in the mirror.
     pub changes_until: Option<Timestamp>,
+    /// The highest identifier met, where identifiers are numbers.
+    pub highest_id: Option<u64>,
     /// When the CRM last answered for this kind, by our clock.
     pub fresh_at: Option<Timestamp>,
     /// How phones were read and what was mirrored: when this differs from the configuration's, the

@@ -90,6 +90,7 @@ pub async fn import(
                     kind,
                     cards,
                     walk,
+                    keep_newer: None,
                     state: None,
                 })
                 .await?;

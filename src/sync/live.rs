@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, join_all};
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -217,6 +218,8 @@ impl Asked {
                         kind,
                         cards,
                         walk,
+                        // The CRM's clock is not known here; whatever is newer stays.
+                        keep_newer: Some(Timestamp::MIN),
                         state: None,
                     })
                     .await

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Clock, Settings, Source, phones_of};
-use crate::crm::{CrmError, Cursor, Page};
+use crate::crm::{CrmError, Cursor, Page, Since};
 use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
 use crate::fault;
 use crate::record::{CrmName, EntityKind};
@@ -32,6 +32,9 @@ const LAST_PAUSE: Duration = Duration::from_mins(5);
 const REFUSED_PAUSE: Duration = Duration::from_mins(5);
 /// After a block by the vendor: asking on would make it worse.
 const BLOCKED_PAUSE: Duration = Duration::from_mins(10);
+/// No request for cards is under way for longer, waits and repeats included: what changed before
+/// one began, less this, no page can be late for.
+const LONGEST_READING: SignedDuration = SignedDuration::from_mins(10);
 /// Fewer missing cards than this are never suspicious, unless nothing is left.
 const FEW_CARDS: u64 = 20;
 
@@ -100,8 +103,8 @@ pub struct KindStatus {
     pub walking: bool,
     /// Cards that the running walk has stored since the daemon took it up.
     pub walked_cards: u64,
-    /// Cards in all, where the CRM tells.
-    pub total_cards: Option<u64>,
+    /// The part of the running walk that is done, 0 to 1, where it is known.
+    pub done: Option<f64>,
     /// When a walk last ended whole.
     pub whole_at: Option<Timestamp>,
     /// When the CRM last answered.
@@ -403,12 +406,14 @@ impl Mirror {
         state.fresh_at = Some(now);
         state.all_seen = page.cursor.is_none();
         state.cursor = page.cursor.as_ref().map(|cursor| cursor.0.clone());
-        self.store(kind, page.cards, state.walk, Some(state.clone()))
+        state.highest_id = state.highest_id.max(highest_id(&page));
+        let done = page.done;
+        self.store(kind, page, state.walk, Some(state.clone()))
             .await?;
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
         shown.walked_cards += count;
-        shown.total_cards = page.total.or(shown.total_cards);
+        shown.done = done;
         shown.fresh_at = state.fresh_at;
         Ok(())
     }
@@ -416,21 +421,11 @@ impl Mirror {
     async fn store(
         &self,
         kind: EntityKind,
-        cards: Vec<crate::record::Card>,
+        page: Page,
         walk: u64,
         state: Option<SyncState>,
     ) -> Result<(), DirectoryError> {
-        let read = cards.into_iter().map(|card| {
-            let phones = phones_of(&card, self.source.region);
-            (card, phones)
-        });
-        let change = Change {
-            crm: self.source.name.clone(),
-            kind,
-            cards: read.collect(),
-            walk,
-            state,
-        };
+        let change = change(&self.source, kind, page, walk, state);
         self.directory.apply(change).await
     }
 
@@ -479,8 +474,14 @@ impl Mirror {
             .changes_until
             .or(state.walk_began)
             .unwrap_or_else(|| (self.clock)());
-        let mut until = None;
-        let mut pages = self.source.crm.changes(kind, since);
+        let (mut until, mut highest) = (None, state.highest_id);
+        let mut pages = self.source.crm.changes(
+            kind,
+            Since {
+                time: since,
+                highest_id: state.highest_id,
+            },
+        );
         while let Some(page) = pages.next().await {
             let page = match page {
                 Err(CrmError::FilterIgnored { method }) => {
@@ -490,11 +491,13 @@ impl Mirror {
                 page => page?,
             };
             until = until.or(page.server_time);
-            self.store(kind, page.cards, state.walk, None).await?;
+            highest = highest.max(highest_id(&page));
+            self.store(kind, page, state.walk, None).await?;
         }
         let now = (self.clock)();
         // Without a word on the CRM's clock the own one counts, less a doubt.
         let own = now - SignedDuration::from_mins(5);
+        state.highest_id = highest;
         state.changes_until = Some(until.unwrap_or(own).max(since));
         state.fresh_at = Some(now);
         self.directory
@@ -541,6 +544,37 @@ impl Mirror {
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A page as the directory takes it, phones read.
+pub(super) fn change(
+    source: &Source,
+    kind: EntityKind,
+    page: Page,
+    walk: u64,
+    state: Option<SyncState>,
+) -> Change {
+    let keep_newer = page
+        .server_time
+        .and_then(|time| time.checked_sub(LONGEST_READING).ok());
+    let read = page.cards.into_iter().map(|card| {
+        let phones = phones_of(&card, source.region);
+        (card, phones)
+    });
+    Change {
+        crm: source.name.clone(),
+        kind,
+        cards: read.collect(),
+        walk,
+        keep_newer,
+        state,
+    }
+}
+
+/// The highest identifier of a page, where identifiers are numbers.
+fn highest_id(page: &Page) -> Option<u64> {
+    let numbers = page.cards.iter().filter_map(|card| card.id.as_number());
+    numbers.max().map(i64::unsigned_abs)
 }
 
 fn is_suspicious(count: Unseen, most_percent: u64) -> bool {

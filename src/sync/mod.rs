@@ -33,8 +33,15 @@ pub struct Settings {
     /// A walk that would delete more than this share of a kind's cards deletes nothing and raises an
     /// alarm. Default: 20 (percent).
     pub most_deleted_percent: u64,
-    /// A mirror whose CRM has not answered for longer makes `/readyz` say 503. Default: 3600.
+    /// Between two looks into what the CRM keeps for us: Bitrix24's offline events, amoCRM's list of
+    /// events. Default: 10.
+    pub news_every_seconds: u64,
+    /// How long after its deletion a card is looked for once more. Default: 300.
+    pub second_look_seconds: u64,
+    /// Cards whose CRM has not answered for longer make `/readyz` say 503. Default: 3600.
     pub oldest_seconds: u64,
+    /// The same for employees. Default: 7200.
+    pub oldest_employees_seconds: u64,
 }
 
 impl Settings {
@@ -45,7 +52,10 @@ impl Settings {
 # employees_every_seconds = 600  # between two readings of the employees
 # walk_every_seconds = 86400     # between two full walks, which find deletions; 0 = only when asked
 # most_deleted_percent = 20      # a walk that would delete more deletes nothing and raises an alarm
-# oldest_seconds = 3600          # /readyz says 503 once a CRM has not answered for longer
+# news_every_seconds = 10        # between two looks into Bitrix24's offline events, amoCRM's events
+# second_look_seconds = 300      # a deleted card is looked for once more after this
+# oldest_seconds = 3600          # /readyz says 503 once a CRM has not told of its cards for longer
+# oldest_employees_seconds = 7200  # the same for employees
 ";
 }
 
@@ -56,7 +66,10 @@ impl Default for Settings {
             employees_every_seconds: 600,
             walk_every_seconds: 86_400,
             most_deleted_percent: 20,
+            news_every_seconds: 10,
+            second_look_seconds: 300,
             oldest_seconds: 3600,
+            oldest_employees_seconds: 7200,
         }
     }
 }

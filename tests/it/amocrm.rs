@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use jiff::Timestamp;
 use pryamo::crm::amocrm::KIND;
-use pryamo::crm::{Common, Crm, CrmError, Cursor, Level, Page};
+use pryamo::crm::{Common, Crm, CrmError, Cursor, Level, Page, Since};
 use pryamo::phone::E164;
 use pryamo::record::{Card, CrmName, EntityKind, Stage};
 use serde_json::Value;
@@ -141,9 +141,16 @@ async fn walk(crm: &dyn Crm, kind: EntityKind) -> Result<Vec<Page>, CrmError> {
     collect(crm.walk(kind, None)).await
 }
 
+fn at(time: Timestamp) -> Since {
+    Since {
+        time,
+        highest_id: None,
+    }
+}
+
 async fn changes(crm: &dyn Crm, since: i64) -> Result<Vec<Page>, CrmError> {
     let since = Timestamp::from_second(since).unwrap();
-    collect(crm.changes(EntityKind::Contact, since)).await
+    collect(crm.changes(EntityKind::Contact, at(since))).await
 }
 
 async fn collect(
@@ -655,7 +662,7 @@ async fn a_change_during_the_reading_of_changes_hides_no_other() {
     let shared = world(900);
     let fake = FakeAmocrm::start(Arc::clone(&shared), Options::default());
     let crm = connect(&fake.table(), Path::new("/nonexistent"));
-    let mut stream = crm.changes(EntityKind::Contact, Timestamp::UNIX_EPOCH);
+    let mut stream = crm.changes(EntityKind::Contact, at(Timestamp::UNIX_EPOCH));
     let mut seen: HashSet<u64> = HashSet::new();
     while let Some(page) = stream.next().await {
         let page = page.unwrap();

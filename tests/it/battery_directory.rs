@@ -81,6 +81,7 @@ fn change(crm: &CrmName, kind: EntityKind, cards: Vec<(Card, Vec<E164>)>) -> Cha
         kind,
         cards,
         walk: 1,
+        keep_newer: None,
         state: None,
     }
 }
@@ -508,6 +509,7 @@ async fn a_page_and_its_state_are_one() {
             walk_began: Some(instant("2026-11-22T10:00:00Z")),
             whole_at: Some(instant("2026-11-21T10:00:00.123Z")),
             changes_until: Some(instant("2026-11-22T10:00:01Z")),
+            highest_id: Some(501),
             fresh_at: Some(instant("2026-11-22T10:00:02Z")),
             reading: "RU".to_owned(),
             shrunk: Some(Unseen {

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use pryamo::crm::csv_file::KIND;
 use pryamo::crm::csv_file::table::{Meaning, Options, Table, TableError, read_table};
-use pryamo::crm::{Common, Crm, CrmError, Cursor, Finding, Level, Page};
+use pryamo::crm::{Common, Crm, CrmError, Cursor, Finding, Level, Page, Since};
 use pryamo::record::{Card, CrmName, EntityKind, Stage};
 
 use crate::messy;
@@ -386,13 +386,20 @@ async fn a_file_that_vanishes_or_empties_is_an_error() {
             "{text:?}"
         );
         let changes: Vec<_> = crm
-            .changes(EntityKind::Contact, Timestamp::UNIX_EPOCH)
+            .changes(EntityKind::Contact, at(Timestamp::UNIX_EPOCH))
             .collect()
             .await;
         assert!(
             matches!(changes[..], [Err(CrmError::Shape { .. })]),
             "{text:?}"
         );
+    }
+}
+
+fn at(time: Timestamp) -> Since {
+    Since {
+        time,
+        highest_id: None,
     }
 }
 
@@ -405,7 +412,7 @@ async fn changes_are_all_cards_once_the_file_was_written() {
     let changes = |since| {
         let crm = Arc::clone(&crm);
         async move {
-            crm.changes(EntityKind::Contact, since)
+            crm.changes(EntityKind::Contact, at(since))
                 .collect::<Vec<_>>()
                 .await
         }

@@ -137,6 +137,7 @@ fn change(page: u64) -> Change {
         kind: EntityKind::Deal,
         cards: (0..cards_of(group)).map(card).collect(),
         walk: page,
+        keep_newer: None,
         state: Some(SyncState {
             walk: page,
             cursor: Some(page.to_string()),

@@ -56,7 +56,55 @@ pub enum Stage {
     Junk,
 }
 
+/// Which list of the world an entry stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum List {
+    Contacts,
+    Companies,
+    Leads,
+    Deals,
+}
+
+/// Something that happened to an entry, as its CRM tells of it. The world has it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Happened {
+    pub list: List,
+    pub id: u64,
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Added,
+    Changed,
+    /// The responsible changed; this was the former one.
+    Reassigned(u64),
+    /// It is no longer in the world's list.
+    Deleted,
+    /// Merged into this entry, and no longer in the world's list.
+    MergedInto(u64),
+}
+
 impl World {
+    pub fn list(&self, list: List) -> &Vec<Entry> {
+        match list {
+            List::Contacts => &self.contacts,
+            List::Companies => &self.companies,
+            List::Leads => &self.leads,
+            List::Deals => &self.deals,
+        }
+    }
+
+    pub fn list_mut(&mut self, list: List) -> &mut Vec<Entry> {
+        match list {
+            List::Contacts => &mut self.contacts,
+            List::Companies => &mut self.companies,
+            List::Leads => &mut self.leads,
+            List::Deals => &mut self.deals,
+        }
+    }
+
     pub fn shared(self) -> SharedWorld {
         Arc::new(RwLock::new(self))
     }

@@ -141,7 +141,7 @@ impl Link {
     ) -> Result<Answer, CrmError> {
         let timeout = match lane {
             Lane::Live => self.patience.timeout.min(LIVE_TIMEOUT),
-            Lane::Background => self.patience.timeout,
+            _ => self.patience.timeout,
         };
         let response = request
             .timeout(timeout)
@@ -157,7 +157,7 @@ impl Link {
     pub(super) fn tries(&self, lane: Lane) -> Tries {
         let left = match lane {
             Lane::Live => 0,
-            Lane::Background => TRIES - 1,
+            _ => TRIES - 1,
         };
         Tries {
             left,
@@ -173,7 +173,7 @@ impl Link {
         if wait > LONGEST_OWN_WAIT {
             return Err(CrmError::RateLimited(wait));
         }
-        self.budget.take_background().await;
+        self.budget.take(lane).await;
         Ok(())
     }
 
@@ -409,7 +409,7 @@ mod tests {
         let link = link();
         let limited = link.hold_back(&answer(429, true, r#"{"retry_after": 300}"#));
         assert!(matches!(limited, Err(CrmError::RateLimited(wait)) if wait.as_secs() == 300));
-        let next = link.take(Lane::Background).await;
+        let next = link.take(Lane::Walk).await;
         assert!(matches!(next, Err(CrmError::RateLimited(wait)) if wait.as_secs() >= 299));
         assert!(matches!(
             link.take(Lane::Live).await,
@@ -432,7 +432,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_background_request_is_tried_four_times_and_a_live_one_once() {
         let link = link();
-        for (lane, expected, seconds) in [(Lane::Background, 4, 7), (Lane::Live, 1, 0)] {
+        for (lane, expected, seconds) in [(Lane::Walk, 4, 7), (Lane::Live, 1, 0)] {
             let start = Instant::now();
             let mut tries = link.tries(lane);
             let mut sent = 1;
@@ -443,12 +443,7 @@ mod tests {
             assert_eq!((sent, start.elapsed().as_secs()), (expected, seconds));
         }
         let lasting = CrmError::Unauthorized(String::new());
-        assert!(
-            link.tries(Lane::Background)
-                .wait_after(lasting)
-                .await
-                .is_err()
-        );
+        assert!(link.tries(Lane::Walk).wait_after(lasting).await.is_err());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::wire::{List, Row};
 use super::{Amocrm, LARGEST_PAGE_RECORDS, Listed, Query, method_of, path_of, shape, too_heavy};
 use crate::crm::budget::Lane;
 use crate::crm::{CrmError, Cursor, Page};
-use crate::record::EntityKind;
+use crate::record::{EntityId, EntityKind};
 
 /// Pages under way at once. A page takes up to a second, so fewer would not use up five requests
 /// a second; and each one beyond the end is a request for nothing.
@@ -121,7 +121,7 @@ impl Walk<'_> {
         loop {
             while self.flying.len() < self.ahead {
                 let (crm, kind, place) = (self.crm, self.kind, self.asked);
-                let fetch = async move { fetch(crm, kind, place, id_order()).await };
+                let fetch = async move { fetch(crm, Lane::Walk, kind, place, id_order()).await };
                 self.flying.push_back(Box::pin(fetch));
                 self.asked = place.next();
             }
@@ -155,7 +155,7 @@ impl Walk<'_> {
             cards: self.crm.cards(self.kind, list.into_rows())?,
             cursor: has_more.then(|| self.place.cursor()),
             server_time,
-            total: None,
+            done: None,
         })
     }
 
@@ -213,7 +213,8 @@ impl Delta<'_> {
     async fn page(&mut self) -> Result<(Page, Outlook), CrmError> {
         loop {
             let order = newest_first_from(self.from);
-            let (listed, time) = fetch(self.crm, self.kind, self.place, order).await?;
+            let (listed, time) =
+                fetch(self.crm, Lane::Change, self.kind, self.place, order).await?;
             self.began_at = self.began_at.or(time);
             match listed {
                 Listed::TooHeavy => {
@@ -298,7 +299,13 @@ fn newest_first_from(second: i64) -> Query {
     ]
 }
 
-async fn fetch(crm: &Amocrm, kind: EntityKind, place: Place, mut query: Query) -> Fetched {
+async fn fetch(
+    crm: &Amocrm,
+    lane: Lane,
+    kind: EntityKind,
+    place: Place,
+    mut query: Query,
+) -> Fetched {
     if !crm.kinds.contains(&kind) {
         return Err(shape(
             "walk",
@@ -310,7 +317,34 @@ async fn fetch(crm: &Amocrm, kind: EntityKind, place: Place, mut query: Query) -
     if kind == EntityKind::Deal {
         query.push(("with", "contacts".to_owned()));
     }
-    crm.list(Lane::Background, path_of(kind), &query).await
+    crm.list(lane, path_of(kind), &query).await
+}
+
+/// The cards of these names, those that are there and may be read.
+pub(super) async fn read(
+    crm: &Amocrm,
+    kind: EntityKind,
+    ids: &[EntityId],
+) -> Result<Page, CrmError> {
+    let wanted = ids.iter().map(|id| ("filter[id][]", id.to_string()));
+    let (listed, server_time) =
+        fetch(crm, Lane::Notice, kind, Place::START, wanted.collect()).await?;
+    let rows = match listed {
+        Listed::Rows(list) => list.into_rows(),
+        Listed::Nothing => Vec::new(),
+        Listed::TooHeavy => return Err(too_heavy(path_of(kind))),
+    };
+    let cards = crm.cards(kind, rows)?;
+    if !cards.iter().all(|card| ids.contains(&card.id)) {
+        return Err(CrmError::FilterIgnored {
+            method: method_of(path_of(kind)),
+        });
+    }
+    Ok(Page {
+        cards,
+        server_time,
+        ..Page::default()
+    })
 }
 
 fn halve(place: Place, kind: EntityKind) -> Result<Place, CrmError> {

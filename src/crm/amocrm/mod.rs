@@ -31,9 +31,9 @@ use self::lists::Place;
 use self::token::Tokens;
 use self::wire::{List, Row, User};
 use super::budget::Lane;
-use super::{Crm, CrmError, Cursor, Finding, Kind, Page};
+use super::{Crm, CrmError, Cursor, Finding, Kind, Page, Since};
 use crate::phone::E164;
-use crate::record::{Card, Employee, EntityKind};
+use crate::record::{Card, Employee, EntityId, EntityKind};
 
 /// amoCRM and Kommo.
 pub const KIND: Kind = Kind {
@@ -233,7 +233,7 @@ impl Crm for Amocrm {
                 ("with", "group,phone_number".to_owned()),
             ];
             let (listed, _) = self
-                .list::<User>(Lane::Background, USERS, &query)
+                .list::<User>(Lane::Change, USERS, &query)
                 .await
                 .map_err(name_the_right)?;
             let list = match listed {
@@ -263,8 +263,12 @@ impl Crm for Amocrm {
         lists::walk(self, kind, place).boxed()
     }
 
-    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>> {
-        lists::changes(self, kind, since).boxed()
+    fn changes(&self, kind: EntityKind, since: Since) -> BoxStream<'_, Result<Page, CrmError>> {
+        lists::changes(self, kind, since.time).boxed()
+    }
+
+    async fn read(&self, kind: EntityKind, ids: &[EntityId]) -> Result<Page, CrmError> {
+        lists::read(self, kind, ids).await
     }
 
     async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError> {

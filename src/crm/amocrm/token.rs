@@ -196,7 +196,7 @@ impl OAuth {
         {
             return Err(CrmError::Unauthorized(words.clone()));
         }
-        self.link.admit(Lane::Background).await?;
+        self.link.admit(Lane::Notice).await?;
         // Before the request: a crash behind it must not look like a token that was never used.
         // A full disk shows here too, while the old token is still good.
         self.store.save(&self.record(memory, pair.clone(), true))?;
@@ -233,7 +233,7 @@ impl OAuth {
         });
         // Sent once, whatever comes back: a second try could only find the token spent.
         let request = self.link.post(PATH).json(&body);
-        self.link.send(Lane::Background, METHOD, request).await
+        self.link.send(Lane::Notice, METHOD, request).await
     }
 
     fn read_pair(&self, answer: &Answer) -> Result<Pair, CrmError> {

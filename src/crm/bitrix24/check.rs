@@ -50,7 +50,7 @@ impl Checked<'_> {
             .collect();
         let mut batch = self
             .client
-            .batch(Lane::Background, commands, AfterFault::GoOn)
+            .batch(Lane::Change, commands, AfterFault::GoOn)
             .await?;
         let mut answer = |place| batch.take(place).ok();
         Ok(Answers {

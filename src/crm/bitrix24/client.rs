@@ -101,11 +101,16 @@ impl Client {
         }
     }
 
-    /// Calls one method in the background.
-    pub(super) async fn call(&self, method: &'static str, body: &Value) -> Result<Reply, CrmError> {
-        self.stand_in_line(method, 1).await;
+    /// Calls one method in a background lane.
+    pub(super) async fn call(
+        &self,
+        lane: Lane,
+        method: &'static str,
+        body: &Value,
+    ) -> Result<Reply, CrmError> {
+        self.stand_in_line(lane, method, 1).await;
         let ask = Ask {
-            lane: Lane::Background,
+            lane,
             method,
             about: method,
             body,
@@ -127,8 +132,8 @@ impl Client {
         debug_assert!(commands.len() <= BATCH_LIMIT, "the caller cuts batches");
         let methods: Vec<&'static str> = commands.iter().map(|command| command.method).collect();
         let about = methods.first().copied().unwrap_or("batch");
-        if lane == Lane::Background {
-            self.stand_in_line(about, methods.len()).await;
+        if lane != Lane::Live {
+            self.stand_in_line(lane, about, methods.len()).await;
         }
         let cmd: Map<String, Value> = commands
             .into_iter()
@@ -171,9 +176,9 @@ impl Client {
     }
 
     /// Waits until the method's working time allows so many calls more.
-    async fn stand_in_line(&self, method: &str, calls: usize) {
+    async fn stand_in_line(&self, lane: Lane, method: &str, calls: usize) {
         loop {
-            let wait = self.ledger.wait(method, calls);
+            let wait = self.ledger.wait(lane, method, calls);
             if wait.is_zero() {
                 return;
             }
@@ -188,7 +193,6 @@ impl Client {
 
     async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, CrmError> {
         match ask.lane {
-            Lane::Background => self.budget.take_background().await,
             Lane::Live => {
                 let rest = self.ledger.refused(ask.about);
                 if !rest.is_zero() {
@@ -196,6 +200,7 @@ impl Client {
                 }
                 self.budget.take_live(LIVE_PATIENCE).await?;
             }
+            background => self.budget.take(background).await,
         }
         let (status, body) = self.send(ask).await?;
         self.read_reply(ask.about, status, &body)

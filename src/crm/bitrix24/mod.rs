@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,13 +25,13 @@ use self::check::Checked;
 use self::client::{BATCH_LIMIT, Base, Client, shape};
 use self::operating::Ledger;
 use self::walk::{Ceiling, Listing};
-use super::budget::{Budget, Limits};
+use super::budget::{Budget, Lane, Limits};
 use super::{
-    Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, http_client,
+    Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, Since, http_client,
     judge_encryption,
 };
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityKind};
+use crate::record::{Card, CrmName, Employee, EntityId, EntityKind};
 
 /// The kind `bitrix24`.
 pub const KIND: Kind = Kind {
@@ -225,7 +224,7 @@ impl Crm for Bitrix24 {
             });
             let reply = self
                 .client
-                .patiently(|| self.client.call(METHOD, &body))
+                .patiently(|| self.client.call(Lane::Change, METHOD, &body))
                 .await?;
             let rows = wire::items(&reply.result).ok_or_else(|| shape(METHOD, "no list"))?;
             for row in rows {
@@ -256,8 +255,12 @@ impl Crm for Bitrix24 {
         self.listing(kind).walk(from)
     }
 
-    fn changes(&self, kind: EntityKind, since: Timestamp) -> BoxStream<'_, Result<Page, CrmError>> {
-        self.listing(kind).changed_since(since).walk(None)
+    fn changes(&self, kind: EntityKind, since: Since) -> BoxStream<'_, Result<Page, CrmError>> {
+        self.listing(kind).changed_since(since.time).walk(None)
+    }
+
+    async fn read(&self, kind: EntityKind, ids: &[EntityId]) -> Result<Page, CrmError> {
+        self.listing(kind).read(ids).await
     }
 
     async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError> {

@@ -12,10 +12,13 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::super::budget::Lane;
 use super::wire;
 
 /// How long a refused method rests when the portal does not say until when: one of its minutes.
 const UNTOLD_REST: Duration = Duration::from_mins(1);
+/// What part of a method's time a walk may use: the rest reads 9000 changed cards in ten minutes.
+const WALK_PART: f64 = 0.95;
 /// The longest rest that is believed: the portal remembers ten minutes.
 const LONGEST_REST: Duration = Duration::from_mins(11);
 
@@ -107,15 +110,21 @@ impl Ledger {
     }
 
     /// How long a background request with `calls` calls of `method` has to wait.
-    pub(super) fn wait(&self, method: &str, calls: usize) -> Duration {
+    ///
+    /// A walk leaves a part of the allowance to notices and changes.
+    pub(super) fn wait(&self, lane: Lane, method: &str, calls: usize) -> Duration {
         let accounts = self.lock();
         let Some(account) = accounts.get(method) else {
             return Duration::ZERO;
         };
         #[expect(clippy::cast_precision_loss, reason = "at most 50 calls")]
         let foreseen = account.spent_seconds + account.call_seconds * calls as f64;
+        let allowance_seconds = match lane {
+            Lane::Walk => self.allowance_seconds * WALK_PART,
+            Lane::Live | Lane::Notice | Lane::Change => self.allowance_seconds,
+        };
         let spared = match account.forgets_at {
-            Some(at) if foreseen > self.allowance_seconds => {
+            Some(at) if foreseen > allowance_seconds => {
                 at.saturating_duration_since(Instant::now())
             }
             _ => Duration::ZERO,
@@ -163,11 +172,18 @@ mod tests {
     async fn a_method_rests_before_the_next_batch_would_pass_its_allowance() {
         let ledger = Ledger::new(384.0);
         ledger.note(LIST, &[reading(379.0, 0.1), reading(379.1, 0.1)]);
-        assert_eq!(ledger.wait(LIST, 40), Duration::ZERO);
-        assert_eq!(ledger.wait(LIST, 50), Duration::from_secs(200));
-        assert_eq!(ledger.wait("crm.lead.list", 50), Duration::ZERO);
+        assert_eq!(ledger.wait(Lane::Change, LIST, 40), Duration::ZERO);
+        assert_eq!(
+            ledger.wait(Lane::Change, LIST, 50),
+            Duration::from_secs(200)
+        );
+        assert_eq!(ledger.wait(Lane::Walk, LIST, 1), Duration::from_secs(200));
+        assert_eq!(
+            ledger.wait(Lane::Change, "crm.lead.list", 50),
+            Duration::ZERO
+        );
         tokio::time::advance(Duration::from_secs(200)).await;
-        assert_eq!(ledger.wait(LIST, 50), Duration::ZERO);
+        assert_eq!(ledger.wait(Lane::Change, LIST, 50), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

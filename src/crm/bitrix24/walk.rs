@@ -18,7 +18,7 @@ use super::super::budget::Lane;
 use super::super::{CrmError, Cursor, Page};
 use super::client::{AfterFault, BATCH_LIMIT, Batch, Client, Command, command_name, shape};
 use super::wire;
-use crate::record::{Card, EntityKind};
+use crate::record::{Card, EntityId, EntityKind};
 
 /// Rows of a page; a shorter page is the last.
 const PAGE_ROWS: usize = 50;
@@ -150,6 +150,44 @@ impl<'a> Listing<'a> {
         self
     }
 
+    /// The cards of these names, those that are there and may be read.
+    pub(super) async fn read(&self, ids: &[EntityId]) -> Result<Page, CrmError> {
+        let mut wanted: Vec<u64> = ids
+            .iter()
+            .filter_map(|id| id.as_str().parse().ok())
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let filter: String = wanted
+            .iter()
+            .map(|id| format!("&filter[%40ID][]={id}"))
+            .collect();
+        let ask = || async {
+            let command = Command {
+                method: self.method,
+                query: format!("{}{filter}", self.common_query),
+            };
+            let mut batch = self
+                .client
+                .batch(Lane::Notice, vec![command], AfterFault::Stop)
+                .await?;
+            let (cards, _) = self.read_rows(&batch.take(0)?, 0)?;
+            Ok((cards, wire::server_time(&batch.time)))
+        };
+        let (cards, server_time) = self.client.patiently(ask).await?;
+        let is_asked_for = |card: &Card| ids.contains(&card.id);
+        if !cards.iter().all(is_asked_for) {
+            return Err(CrmError::FilterIgnored {
+                method: self.method.to_owned(),
+            });
+        }
+        Ok(Page {
+            cards,
+            server_time,
+            ..Page::default()
+        })
+    }
+
     /// All pages behind `from`.
     pub(super) fn walk(self, from: Option<Cursor>) -> BoxStream<'a, Result<Page, CrmError>> {
         // A cursor that is not ours starts anew, which changes nothing but the time it takes.
@@ -189,7 +227,7 @@ impl<'a> Listing<'a> {
             cards: fetched.cards,
             cursor: next.map(|next| Cursor(next.after.to_string())),
             server_time: fetched.server_time,
-            total: None,
+            done: None,
         };
         Ok((page, next))
     }
@@ -211,7 +249,7 @@ impl<'a> Listing<'a> {
         }
         let mut batch = self
             .client
-            .batch(Lane::Background, commands, AfterFault::Stop)
+            .batch(self.lane(), commands, AfterFault::Stop)
             .await
             .inspect_err(|error| {
                 if matches!(error, CrmError::Unreachable { .. }) {
@@ -260,6 +298,13 @@ impl<'a> Listing<'a> {
             fetched.full_pages += 1;
         }
         Ok(fetched)
+    }
+
+    fn lane(&self) -> Lane {
+        match self.changed_since {
+            Some(_) => Lane::Change,
+            None => Lane::Walk,
+        }
     }
 
     fn command(&self, place: usize, after: u64) -> Command {

@@ -21,7 +21,7 @@ const FILE: &str = "directory.sqlite";
 /// Locked for as long as a process has the store open.
 const LOCK: &str = "lock";
 /// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// `PRAGMA application_id`, "prym": tells our file from any other SQLite database.
 const APPLICATION: i64 = 0x7072_796d;
 /// A log that one transaction has blown up is cut back to this.
@@ -65,6 +65,18 @@ CREATE TABLE sync_state (
 ) STRICT;
 ";
 
+/// What format 2 added: the notices that wait, and where each CRM's own queue is read on.
+const NOTICES: &str = "
+CREATE TABLE notices (
+    source INTEGER NOT NULL, id ANY NOT NULL, ticket INTEGER NOT NULL, event INTEGER NOT NULL,
+    again INTEGER NOT NULL, due INTEGER NOT NULL, PRIMARY KEY (source, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX notices_due ON notices (due, ticket);
+CREATE TABLE news (
+    crm INTEGER PRIMARY KEY, cursor TEXT NOT NULL
+) STRICT;
+";
+
 /// Reads both ends of every table: a file that was cut or overwritten shows itself, and a sound one
 /// of any size answers within a millisecond.
 const PROBE: &str = "
@@ -77,7 +89,8 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
     (SELECT entity FROM phones ORDER BY phone DESC, entity DESC LIMIT 1),
     (SELECT deal FROM links ORDER BY source, id, deal LIMIT 1),
     (SELECT deal FROM links ORDER BY source DESC, id DESC, deal DESC LIMIT 1),
-    (SELECT max(json) FROM employees), (SELECT max(json) FROM sync_state)
+    (SELECT max(json) FROM employees), (SELECT max(json) FROM sync_state),
+    (SELECT max(event) FROM notices), (SELECT max(cursor) FROM news)
 ";
 
 /// An open store: one connection that writes and any number that read.
@@ -216,6 +229,7 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
     match (application, format) {
         (0, 0) if tables == 0 => create_tables(writer).map_err(judge),
         (APPLICATION, FORMAT) => Ok(()),
+        (APPLICATION, 1) => add_notices(writer).map_err(judge),
         (APPLICATION, newer) if newer > FORMAT => Err(DirectoryError::Newer {
             path: path.display().to_string(),
             found: newer,
@@ -227,8 +241,14 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
 
 fn create_tables(writer: &Connection) -> rusqlite::Result<()> {
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES}
+        "BEGIN IMMEDIATE; {TABLES} {NOTICES}
         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+    ))
+}
+
+fn add_notices(writer: &Connection) -> rusqlite::Result<()> {
+    writer.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {NOTICES} PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }
 

@@ -49,14 +49,14 @@ impl Key {
     }
 
     /// The text that the key was made of.
-    fn text(&self) -> Cow<'_, str> {
+    pub(super) fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Number(number) => Cow::Owned(number.to_string()),
             Self::Text(text) => Cow::Borrowed(text),
         }
     }
 
-    fn instant(&self) -> Option<Timestamp> {
+    pub(super) fn instant(&self) -> Option<Timestamp> {
         match self {
             Self::Number(seconds) => Timestamp::from_second(*seconds).ok(),
             Self::Text(text) => text.parse().ok(),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
@@ -15,10 +16,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::file::Files;
 use super::readers::{Readers, lock};
 use super::row::{Key, Source};
-use super::{Settings, lookup, survey, writer};
-use crate::directory::{Change, DirectoryError, Opening, Roster, RosterRules};
+use super::{Settings, lookup, queue, survey, writer};
+use crate::directory::{Change, DirectoryError, Opening, Queued, Roster, RosterRules, Waiting};
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind};
+use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice};
 
 /// More threads than this share their readers.
 const READERS_MAX: usize = 8;
@@ -37,6 +38,8 @@ pub(super) struct Store {
     pub(super) crms: CrmNames,
     pub(super) roster: ArcSwap<Roster>,
     rules: RosterRules,
+    /// Of the queue of notices.
+    last_ticket: AtomicI64,
     _lock: File,
 }
 
@@ -54,7 +57,10 @@ impl Store {
                 Ok((crms, roster))
             })
             .map_err(read_all)?;
+        let last_ticket =
+            queue::last_ticket(&files.writer).map_err(store_error("was reading its queue"))?;
         Ok(Self {
+            last_ticket: AtomicI64::new(last_ticket),
             readers: Readers::new(files.readers),
             survey: Mutex::new(files.survey),
             writer: Mutex::new(files.writer),
@@ -168,7 +174,14 @@ impl Store {
         let source = Source::new(self.number_of(&change.crm)?, change.kind);
         self.write("was storing a page of cards", |transaction| {
             for (card, phones) in &change.cards {
-                writer::put(transaction, source, card, phones, change.walk)?;
+                writer::put(
+                    transaction,
+                    source,
+                    card,
+                    phones,
+                    change.walk,
+                    change.keep_newer,
+                )?;
             }
             match &change.state {
                 Some(state) => writer::put_state(transaction, source, state),
@@ -178,16 +191,59 @@ impl Store {
     }
 
     /// See [`crate::directory::Directory::delete`].
-    pub(super) fn delete(&self, source: Source, ids: &[EntityId]) -> Result<(), DirectoryError> {
+    pub(super) fn delete(&self, source: Source, ids: &[EntityId]) -> Result<u64, DirectoryError> {
+        let mut deleted = 0;
         for some in ids.chunks(CARDS_PER_SWEEP) {
-            self.write("was deleting cards", |transaction| {
+            deleted += self.write("was deleting cards", |transaction| {
+                let mut here = 0;
                 for id in some {
-                    writer::remove(transaction, source, &Key::of(id.as_str()), i64::MAX)?;
+                    here += writer::remove(transaction, source, &Key::of(id.as_str()), i64::MAX)?;
                 }
-                Ok(())
+                Ok(here)
             })?;
         }
-        Ok(())
+        Ok(deleted)
+    }
+
+    /// See [`crate::directory::Directory::queue`].
+    pub(super) fn queue(
+        &self,
+        crm: &CrmName,
+        notices: &[Notice],
+        cursor: Option<&str>,
+        most: u64,
+    ) -> Result<Queued, DirectoryError> {
+        let crm = self.number_of(crm)?;
+        self.write("was queueing notices", |transaction| {
+            let waiting = queue::length(transaction, crm)?.waiting;
+            if !notices.is_empty() && waiting.saturating_add(notices.len() as u64) > most {
+                return Ok(Queued::Full);
+            }
+            for notice in notices {
+                let ticket = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
+                queue::put(transaction, crm, notice, ticket)?;
+            }
+            if let Some(cursor) = cursor {
+                queue::put_cursor(transaction, crm, cursor)?;
+            }
+            Ok(Queued::Yes)
+        })
+    }
+
+    /// See [`crate::directory::Directory::settle`].
+    pub(super) fn settle(
+        &self,
+        crm: &CrmName,
+        waiting: &[Waiting],
+        again: Option<Timestamp>,
+    ) -> Result<(), DirectoryError> {
+        let crm = self.number_of(crm)?;
+        self.write("was settling notices", |transaction| {
+            for one in waiting {
+                queue::settle(transaction, crm, one, again)?;
+            }
+            Ok(())
+        })
     }
 
     /// Deletes the cards whose mark is below `mark`, some at a time.
@@ -280,6 +336,7 @@ mod tests {
             kind: EntityKind::Contact,
             cards: (from..until).map(card).collect(),
             walk: 1,
+            keep_newer: None,
             state: None,
         }
     }

@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{Key, Source, unreadable};
+use super::row::{Key, Row, Source, unreadable};
 use super::store::CrmNames;
 use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
-use crate::record::{CrmName, Employee};
+use crate::record::{CrmName, Employee, EntityId};
+
+/// A number in more cards than this is a placeholder, not a merged client's.
+const KIN_MAX: usize = 1000;
 
 /// The numbers of all CRMs ever met.
 pub(super) fn crm_names(connection: &Connection) -> rusqlite::Result<HashMap<i64, CrmName>> {
@@ -102,6 +106,65 @@ pub(super) fn unseen_after(
         .query_map(params![source.0, mark, after], |row| row.get(0))?
         .take(limit)
         .collect()
+}
+
+/// Which of these cards are there.
+pub(super) fn known(
+    connection: &Connection,
+    source: Source,
+    ids: &[EntityId],
+) -> rusqlite::Result<Vec<EntityId>> {
+    let mut find =
+        connection.prepare_cached("SELECT 1 FROM cards WHERE source = ?1 AND id = ?2")?;
+    let mut known = Vec::new();
+    for id in ids {
+        if find.exists(params![source.0, Key::of(id.as_str())])? {
+            known.push(id.clone());
+        }
+    }
+    Ok(known)
+}
+
+/// The other cards of the same CRM and kind that share a number with this one.
+pub(super) fn kin(
+    connection: &Connection,
+    source: Source,
+    id: &EntityId,
+) -> rusqlite::Result<Vec<EntityId>> {
+    let own = Key::of(id.as_str());
+    let row = connection
+        .prepare_cached(
+            "SELECT e.name, e.company, e.responsible, e.modified, e.stage, e.phones, e.links, e.fields
+            FROM cards c JOIN entities e ON e.entity = c.entity WHERE c.source = ?1 AND c.id = ?2",
+        )?
+        .query_row(params![source.0, own], Row::read)
+        .optional()?;
+    let mut others = connection.prepare_cached(
+        "SELECT e.id FROM phones p JOIN entities e ON e.entity = p.entity
+        WHERE p.phone = ?1 AND e.source = ?2 AND e.id <> ?3",
+    )?;
+    let mut kin: Vec<EntityId> = Vec::new();
+    for phone in row.map_or_else(Vec::new, |row| row.phone_keys()) {
+        let found = others.query_map(params![phone, source.0, own], |row| row.get::<_, Key>(0))?;
+        for key in found.take(KIN_MAX.saturating_sub(kin.len())) {
+            let id = EntityId::new(&key?.text());
+            if !kin.contains(&id) {
+                kin.push(id);
+            }
+        }
+    }
+    Ok(kin)
+}
+
+/// When the employees of a CRM were stored last.
+pub(super) fn employees_at(
+    connection: &Connection,
+    crm: i64,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let second: Option<i64> = connection
+        .prepare_cached("SELECT employees_at FROM crms WHERE crm = ?1")?
+        .query_row([crm], |row| row.get(0))?;
+    Ok(second.and_then(|second| Timestamp::from_second(second).ok()))
 }
 
 /// Reads the whole index of cards.

@@ -31,12 +31,14 @@ pub(super) fn add_crm(transaction: &Transaction<'_>, crm: &CrmName) -> rusqlite:
 ///
 /// Most cards of a walk are as they were: those cost a mark and nothing else. A mark never goes
 /// back: a live lookup may know only of the walk before the one that has seen the card meanwhile.
+/// `keep_newer` is that of [`crate::directory::Change`].
 pub(super) fn put(
     transaction: &Transaction<'_>,
     source: Source,
     card: &Card,
     phones: &[E164],
     walk: u64,
+    keep_newer: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
     let id = Key::of(card.id.as_str());
     let row = Row::pack(card, phones)?;
@@ -44,7 +46,7 @@ pub(super) fn put(
         return insert(transaction, source, &id, &row, mark(walk));
     };
     let old = read_row(transaction, place.entity)?;
-    if old != row {
+    if old != row && !is_newer(&old, &row, keep_newer) {
         replace(transaction, source, place.entity, &old, &row)?;
     }
     if place.walk < mark(walk) {
@@ -53,6 +55,15 @@ pub(super) fn put(
             .execute(params![source.0, id, mark(walk)])?;
     }
     Ok(())
+}
+
+/// Says whether the stored row is younger than the one given, and young enough to count.
+fn is_newer(old: &Row, new: &Row, keep_newer: Option<Timestamp>) -> bool {
+    let instant = |row: &Row| row.modified.as_ref().and_then(Key::instant);
+    match (instant(old), instant(new), keep_newer) {
+        (Some(old), Some(new), Some(from)) => old > new && old >= from,
+        _ => false,
+    }
 }
 
 /// Deletes a card with all that leads to it, if it is there and its mark is below `mark`; says how
@@ -138,6 +149,7 @@ pub(super) fn forget_state(transaction: &Transaction<'_>, crm: i64) -> rusqlite:
         let source = Source::new(crm, kind);
         transaction.execute("DELETE FROM sync_state WHERE source = ?1", [source.0])?;
     }
+    super::queue::forget(transaction, crm)?;
     transaction.execute("DELETE FROM employees WHERE crm = ?1", [crm])?;
     transaction
         .execute("UPDATE crms SET employees_at = NULL WHERE crm = ?1", [crm])

@@ -2,7 +2,7 @@
 
 use futures::stream::StreamExt;
 use jiff::Timestamp;
-use pryamo::crm::{Cursor, Level, Page};
+use pryamo::crm::{Cursor, Level, Page, Since};
 use pryamo::record::{Card, EmployeeId, EntityId, EntityKind, Stage};
 
 use super::{
@@ -136,12 +136,19 @@ async fn simple_mode_has_no_leads() {
     assert!(error.is_none() && ids(&pages).is_empty());
 }
 
+fn at(time: Timestamp) -> Since {
+    Since {
+        time,
+        highest_id: None,
+    }
+}
+
 #[tokio::test]
 async fn changes_are_those_since_then_with_an_overlap() {
     let (fake, crm) = fast_portal(contacts(900)).await;
     // Cards changed 3, 6, 9 ... minutes before the portal's clock began.
     let since = Timestamp::from_second(1_795_348_800 - 60 * 60).unwrap();
-    let (pages, error) = drain(crm.changes(EntityKind::Contact, since)).await;
+    let (pages, error) = drain(crm.changes(EntityKind::Contact, at(since))).await;
     assert!(error.is_none());
     assert_eq!(ids(&pages), (1..=21).map(|n| n * 3).collect::<Vec<u64>>());
     assert_eq!(fake.requests().len(), 1);
@@ -150,7 +157,7 @@ async fn changes_are_those_since_then_with_an_overlap() {
     assert!((1_795_348_800..1_795_348_900).contains(&clock), "{clock}");
 
     let since = Timestamp::from_second(0).unwrap();
-    let (pages, error) = drain(crm.changes(EntityKind::Contact, since)).await;
+    let (pages, error) = drain(crm.changes(EntityKind::Contact, at(since))).await;
     assert!(error.is_none());
     assert_eq!(ids(&pages).len(), 900);
     assert!(fake.requests().len() <= 7, "{}", fake.requests().len());
@@ -161,7 +168,7 @@ async fn an_ignored_filter_is_noticed() {
     let (fake, crm) = fast_portal(contacts(200)).await;
     fake.set_mood(Mood::FilterIgnored);
     let since = Timestamp::from_second(1_795_348_800).unwrap();
-    let (pages, error) = drain(crm.changes(EntityKind::Contact, since)).await;
+    let (pages, error) = drain(crm.changes(EntityKind::Contact, at(since))).await;
     assert_eq!(label(error.as_ref()), "filter_ignored");
     assert!(pages.is_empty());
     let cursor = Some(Cursor("30".into()));
