@@ -22,15 +22,16 @@ use subtle::ConstantTimeEq;
 
 use crate::caller_name;
 use crate::decision::Decision;
-use crate::directory::Directory;
+use crate::directory::{Count, Directory};
 use crate::metrics;
 use crate::pbx::forward;
 use crate::phone::Region;
-use crate::record::{CrmName, EntityKind};
+use crate::record::CrmName;
 use crate::router::{Purpose, Router};
 use crate::sync::Clock;
 use crate::sync::import::{self, ImportError};
-use crate::sync::mirror::{Mirror, Order, Status};
+use crate::sync::mirror::{Mirror, Order};
+use crate::sync::status::Status;
 
 /// The largest file that `import` takes.
 pub const LARGEST_IMPORT: usize = 2 * 1024 * 1024 * 1024;
@@ -49,6 +50,8 @@ pub struct Api {
     pub mirrors: Vec<Arc<Mirror>>,
     /// A mirror whose CRM has not answered for longer is too old (`sync.oldest_seconds`).
     pub oldest_seconds: u64,
+    /// The same for its employees (`sync.oldest_employees_seconds`).
+    pub oldest_employees_seconds: u64,
     /// The wall clock.
     pub clock: Clock,
     /// What `pryamo`'s own commands show.
@@ -119,68 +122,129 @@ async fn route(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Respon
         }
     };
     let decision = api.router.route(&call, now, Purpose::Explain).await;
-    Json(decision_json(&decision, &api.names)).into_response()
+    let mut shown = decision_json(&decision, &api.names);
+    if let Value::Object(fields) = &mut shown {
+        fields.insert("mirrors".to_owned(), json!(parts(&api)));
+    }
+    Json(shown).into_response()
 }
 
+/// How a part of a mirror stands.
 #[derive(Serialize)]
-struct Readiness {
+struct Part {
     crm: CrmName,
-    kind: EntityKind,
+    /// A kind of cards, or `employee`.
+    kind: &'static str,
+    /// Whether a first walk, or reading of the employees, has ended.
     whole: bool,
-    records: u64,
-    /// Since the CRM last answered.
+    /// Since the CRM last told of it; `null` if never.
     age_seconds: Option<i64>,
     too_old: bool,
+    /// What went wrong last.
     error: Option<String>,
+    /// True if deletions wait for somebody to confirm them, or for a walk.
+    doubts_deletions: bool,
 }
 
-async fn readiness(api: &Api) -> Vec<Readiness> {
-    let counts = api.directory.counts().await.unwrap_or_default();
+/// Reads no card: quick enough for every question.
+fn parts(api: &Api) -> Vec<Part> {
     let now = (api.clock)();
-    let mut kinds = Vec::new();
+    let mut parts = Vec::new();
     for mirror in &api.mirrors {
-        for (kind, status) in mirror.status().kinds {
-            let count = counts
-                .iter()
-                .find(|count| count.crm == *mirror.name() && count.kind == kind);
-            let age_seconds = status.fresh_at.map(|at| now.duration_since(at).as_secs());
-            kinds.push(Readiness {
+        let status = mirror.status();
+        let age_of = |at: Option<Timestamp>| at.map(|at| now.duration_since(at).as_secs());
+        let is_over =
+            |age: Option<i64>, limit: u64| age.is_some_and(|age| age > limit.cast_signed());
+        let employees_age = age_of(status.employees_at);
+        parts.push(Part {
+            crm: mirror.name().clone(),
+            kind: "employee",
+            // A file may name employees without ever having been read as a list.
+            whole: employees_age.is_some() || status.employees > 0,
+            age_seconds: employees_age,
+            too_old: is_over(employees_age, api.oldest_employees_seconds),
+            error: status.employees_error.map(|trouble| trouble.text),
+            doubts_deletions: false,
+        });
+        for (kind, shown) in status.kinds {
+            let age_seconds = age_of(shown.fresh_at);
+            parts.push(Part {
                 crm: mirror.name().clone(),
-                kind,
-                whole: status.whole_at.is_some(),
-                records: count.map_or(0, |count| count.cards),
+                kind: kind.as_str(),
+                whole: shown.whole_at.is_some(),
                 age_seconds,
-                too_old: age_seconds.is_some_and(|age| age > api.oldest_seconds.cast_signed()),
-                error: status.error,
+                too_old: is_over(age_seconds, api.oldest_seconds),
+                error: shown.error.map(|trouble| trouble.text),
+                doubts_deletions: shown.doubts_deletions || shown.shrunk.is_some(),
             });
         }
     }
-    kinds
+    parts
+}
+
+/// How many records there are of a CRM's kind, or employees.
+fn records(counts: &[Count], api: &Api, part: &Part) -> u64 {
+    if part.kind == "employee" {
+        let roster = api.directory.roster();
+        return roster
+            .all()
+            .iter()
+            .filter(|one| one.crm == part.crm)
+            .count() as u64;
+    }
+    let counted = counts
+        .iter()
+        .find(|count| count.crm == part.crm && count.kind.as_str() == part.kind);
+    counted.map_or(0, |count| count.cards)
 }
 
 async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let kinds = readiness(&api).await;
+    let counts = api.directory.counts().await.unwrap_or_default();
+    let parts = parts(&api);
     // Cards without employees would send every caller the standard route.
-    let all_there = api.mirrors.iter().all(|mirror| {
-        let status = mirror.status();
-        let has_employees = status.employees_at.is_some() || status.employees > 0;
-        has_employees && kinds.iter().any(|kind| kind.crm == *mirror.name())
+    let has_all = api.mirrors.iter().all(|mirror| {
+        let own = parts.iter().filter(|part| part.crm == *mirror.name());
+        own.clone().count() > 1 && own.clone().all(|part| part.whole && !part.too_old)
     });
-    let ready = all_there && kinds.iter().all(|kind| kind.whole && !kind.too_old);
-    let status = if ready {
+    let status = if has_all {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({"ready": ready, "employees": api.directory.roster().len(), "mirrors": kinds});
+    let shown: Vec<Value> = parts
+        .iter()
+        .map(|part| {
+            let mut shown = json!(part);
+            if let Value::Object(fields) = &mut shown {
+                let records = records(&counts, &api, part);
+                fields.insert("records".to_owned(), json!(records));
+            }
+            shown
+        })
+        .collect();
+    let body = json!({
+        "ready": has_all,
+        "employees": api.directory.roster().len(),
+        "mirrors": shown,
+    });
     (status, Json(body)).into_response()
 }
 
 async fn render_metrics(State(api): State<Arc<Api>>) -> Response {
-    for kind in readiness(&api).await {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        let age = kind.age_seconds.map(|age| age as f64);
-        metrics::show_mirror(&kind.crm, kind.kind, kind.records, kind.whole, age);
+    let counts = api.directory.counts().await.unwrap_or_default();
+    for part in parts(&api) {
+        metrics::show_mirror(&metrics::Shown {
+            crm: &part.crm,
+            kind: part.kind,
+            records: records(&counts, &api, &part),
+            whole: part.whole,
+            age_seconds: part.age_seconds,
+            doubts_deletions: part.doubts_deletions,
+        });
+    }
+    for mirror in &api.mirrors {
+        let status = mirror.status();
+        metrics::show_crm(mirror.name(), status.notices.waiting, status.is_blocked());
     }
     match &api.prometheus {
         Some(handle) => {

@@ -23,6 +23,7 @@ use crate::call::{DidPattern, ExtensionPattern};
 use crate::caller_name;
 use crate::crm;
 use crate::directory::{CrmRules, Override, RosterRules};
+use crate::hooks;
 use crate::phone::Region;
 use crate::record::{CrmName, EntityKind};
 use crate::router;
@@ -67,6 +68,8 @@ pub struct Config {
     pub names: caller_name::Settings,
     /// `[sync]`.
     pub sync: sync::Settings,
+    /// `[hooks]`.
+    pub hooks: hooks::Settings,
     /// `[log]`.
     pub log: Log,
     /// What the file holds that this version does not use.
@@ -248,6 +251,8 @@ pub struct CrmCommon {
     pub fields: Vec<String>,
     /// The share of the vendor's limits that pryamo uses. Default: 0.8.
     pub limit_share: f64,
+    /// Switches on `POST /hooks/{name}/{hook_secret}`. Default: none.
+    pub hook_secret: Option<SecretString>,
     /// What the CRM does not hold about its users, by e-mail, user id or name.
     pub employees: BTreeMap<String, EmployeeRow>,
 }
@@ -259,6 +264,7 @@ impl Default for CrmCommon {
             region: None,
             fields: Vec::new(),
             limit_share: 0.8,
+            hook_secret: None,
             employees: BTreeMap::new(),
         }
     }
@@ -555,7 +561,7 @@ mod tests {
              [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",
         )
         .unwrap();
-        assert_eq!(config.notes.len(), 6, "{:?}", config.notes);
+        assert_eq!(config.notes.len(), 5, "{:?}", config.notes);
         assert_eq!(config.crms[0].own.len(), 1);
     }
 

@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod fault;
+pub mod hooks;
 pub mod http_server;
 pub mod metrics;
 pub mod serve;

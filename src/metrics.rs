@@ -6,7 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::decision::Reason;
-use crate::record::{CrmName, EntityKind};
+use crate::record::CrmName;
 
 /// Upper ends of the histogram's buckets, in seconds: from far below a millisecond to the dialplan's
 /// patience.
@@ -36,12 +36,20 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Refused or failed requests to a CRM, by kind"
     );
     describe_counter!(
+        "pryamo_notices_total",
+        "Notices of changed cards that were queued"
+    );
+    describe_counter!(
+        "pryamo_hooks_total",
+        "Requests to /hooks, by CRM and outcome"
+    );
+    describe_counter!(
         "pryamo_panics_total",
         "Internal faults that were caught: a call took the standard route, or a mirror began again"
     );
     describe_gauge!(
         "pryamo_mirror_cards",
-        "Cards in the mirror, by CRM and kind"
+        "Cards in the mirror, by CRM and kind; employees as kind `employee`"
     );
     describe_gauge!(
         "pryamo_mirror_age_seconds",
@@ -50,6 +58,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(
         "pryamo_mirror_whole",
         "1 once the first walk of this CRM and kind is whole"
+    );
+    describe_gauge!(
+        "pryamo_mirror_doubts_deletions",
+        "1 while suspiciously many deletions wait to be confirmed; see `pryamo sync`"
+    );
+    describe_gauge!(
+        "pryamo_notices_waiting",
+        "Cards that wait to be read again because their CRM told of them"
+    );
+    describe_gauge!(
+        "pryamo_crm_blocked",
+        "1 while the vendor has blocked us: write to its support"
     );
     Ok(handle)
 }
@@ -71,18 +91,62 @@ pub fn count_live_lookup(crm: &CrmName, outcome: &'static str) {
         .increment(1);
 }
 
-/// Counts a failure of a CRM; `error` is [`crate::crm::CrmError::label`].
-pub fn count_crm_error(crm: &CrmName, error: &'static str) {
-    counter!("pryamo_crm_errors_total", "crm" => crm.to_string(), "error" => error).increment(1);
+/// Counts a failure of a CRM; `error` is [`crate::crm::CrmError::label`], or `directory`.
+pub fn count_crm_error(crm: &CrmName, error: &str) {
+    counter!("pryamo_crm_errors_total", "crm" => crm.to_string(), "error" => error.to_owned())
+        .increment(1);
 }
 
-/// Shows how a kind of a CRM's mirror stands; `age` is `None` before its first answer.
+/// Counts notices that were queued.
+pub fn count_notices(crm: &CrmName, count: u64) {
+    counter!("pryamo_notices_total", "crm" => crm.to_string()).increment(count);
+}
+
+/// Counts a request to a hook; `outcome` is one of a closed set. `crm` is `None` where the address
+/// names none of ours.
+pub fn count_hook(crm: Option<&CrmName>, outcome: &'static str) {
+    let crm = crm.map_or_else(|| "unknown".to_owned(), CrmName::to_string);
+    counter!("pryamo_hooks_total", "crm" => crm, "outcome" => outcome).increment(1);
+}
+
+/// How a part of a mirror stands.
+pub struct Shown<'a> {
+    /// The CRM.
+    pub crm: &'a CrmName,
+    /// A kind of cards, or `employee`.
+    pub kind: &'static str,
+    /// Cards or employees.
+    pub records: u64,
+    /// Whether a first walk has ended.
+    pub whole: bool,
+    /// Since the CRM last told of it; `None` if never.
+    pub age_seconds: Option<i64>,
+    /// Whether deletions are not believed for the moment.
+    pub doubts_deletions: bool,
+}
+
+/// Shows how a part of a mirror stands.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-pub fn show_mirror(crm: &CrmName, kind: EntityKind, cards: u64, whole: bool, age: Option<f64>) {
-    let labels = [("crm", crm.to_string()), ("kind", kind.as_str().to_owned())];
-    gauge!("pryamo_mirror_cards", &labels).set(cards as f64);
-    gauge!("pryamo_mirror_whole", &labels).set(if whole { 1.0 } else { 0.0 });
-    if let Some(age) = age {
-        gauge!("pryamo_mirror_age_seconds", &labels).set(age);
+pub fn show_mirror(shown: &Shown<'_>) {
+    let labels = [
+        ("crm", shown.crm.to_string()),
+        ("kind", shown.kind.to_owned()),
+    ];
+    gauge!("pryamo_mirror_cards", &labels).set(shown.records as f64);
+    gauge!("pryamo_mirror_whole", &labels).set(flag(shown.whole));
+    gauge!("pryamo_mirror_doubts_deletions", &labels).set(flag(shown.doubts_deletions));
+    if let Some(age) = shown.age_seconds {
+        gauge!("pryamo_mirror_age_seconds", &labels).set(age as f64);
     }
+}
+
+/// Shows how a CRM stands: cards that wait to be read again, and whether the vendor has blocked us.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn show_crm(crm: &CrmName, waiting: u64, is_blocked: bool) {
+    gauge!("pryamo_notices_waiting", "crm" => crm.to_string()).set(waiting as f64);
+    gauge!("pryamo_crm_blocked", "crm" => crm.to_string()).set(flag(is_blocked));
+}
+
+fn flag(is_set: bool) -> f64 {
+    if is_set { 1.0 } else { 0.0 }
 }

@@ -9,18 +9,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::body::Body;
 use futures::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower_service::Service;
 
 use crate::api::{self, Api};
 use crate::config::{self, Config, CrmTable};
 use crate::crm::{self, Crm, SettingsError};
 use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
+use crate::hooks::{self, Hooks};
 use crate::http_server;
 use crate::metrics;
 use crate::phone;
@@ -69,6 +74,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {0} (`forward.listen`)")]
     Listen(SocketAddr, #[source] std::io::Error),
+    /// The address for notices cannot be listened on.
+    #[error("cannot listen on {0} (`hooks.listen`)")]
+    ListenForHooks(SocketAddr, #[source] std::io::Error),
     /// A `[[crm]]` table cannot be used.
     #[error("crm `{name}`")]
     Crm {
@@ -178,15 +186,19 @@ impl Daemon {
             ))
         };
         let mirrors: Vec<Arc<Mirror>> = sources.iter().map(mirror).collect();
-        let web = Arc::new(Self::web(
-            config,
-            directory,
-            sources,
-            mirrors.clone(),
-            clock,
-        )?);
+        let hooks = hooks::routes(Arc::new(open_hooks(config, &mirrors)));
+        let hooks_listener = config.hooks.listen.map(listen_for_hooks).transpose()?;
+        let mut web = Self::web(config, directory, sources, mirrors.clone(), clock)?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        match hooks_listener {
+            None => web.api = web.api.merge(hooks),
+            Some(listener) => {
+                let answer = move |request, _peer| answer_hook(hooks.clone(), request);
+                tasks.spawn(http_server::serve(listener, answer, stop.clone()));
+            }
+        }
+        let web = Arc::new(web);
         for mirror in mirrors {
             let stop = stop.clone();
             tasks.spawn(supervise(mirror, stop));
@@ -231,6 +243,7 @@ impl Daemon {
                 .collect(),
             mirrors,
             oldest_seconds: config.sync.oldest_seconds,
+            oldest_employees_seconds: config.sync.oldest_employees_seconds,
             clock: Arc::clone(&clock),
             control_token: make_control_token(&config.data_dir)?,
             // A second daemon in one process (tests) goes without.
@@ -256,6 +269,35 @@ impl Daemon {
             // A thread that panicked has nothing more to say; its connections are closed.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+/// A door for every CRM that has a secret and can be reached.
+fn open_hooks(config: &Config, mirrors: &[Arc<Mirror>]) -> Hooks {
+    let mut hooks = Hooks::default();
+    for mirror in mirrors {
+        let table = config
+            .crms
+            .iter()
+            .find(|table| table.name == *mirror.name());
+        if let Some(secret) = table.and_then(|table| table.common.hook_secret.clone()) {
+            hooks.add(Arc::clone(mirror), secret);
+        }
+    }
+    hooks
+}
+
+fn listen_for_hooks(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
+    let fault = |cause| StartError::ListenForHooks(address, cause);
+    let listener = bind(address).map_err(fault)?;
+    listener.set_nonblocking(true).map_err(fault)?;
+    tokio::net::TcpListener::from_std(listener).map_err(fault)
+}
+
+async fn answer_hook(mut hooks: axum::Router, request: Request<Incoming>) -> Response<Body> {
+    match hooks.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands that ask the running daemon: explain, employees, sync, and import while it runs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +16,8 @@ use crate::config::Config;
 use crate::record::EntityKind;
 use crate::serve::CONTROL_TOKEN;
 use crate::sync::import::ImportReport;
-use crate::sync::mirror::{Order, Status};
+use crate::sync::mirror::Order;
+use crate::sync::status::{KindStatus, Status};
 
 /// `explain` found nobody.
 const NOBODY: u8 = 4;
@@ -73,6 +75,42 @@ fn print_decision(answer: &Value) {
     }
     if !text("/name").is_empty() {
         println!("shows {}", text("/name"));
+    }
+    let ages = answer.get("mirrors").and_then(Value::as_array);
+    for (crm, told) in tell_ages(ages.into_iter().flatten()) {
+        println!("mirror of {crm}: {told}");
+    }
+}
+
+/// How old each CRM's mirror is, in words, from what `/readyz` and `/api/v1/route` tell.
+pub(super) fn tell_ages<'a>(mirrors: impl Iterator<Item = &'a Value>) -> BTreeMap<String, String> {
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    for mirror in mirrors {
+        let text = |key: &str| mirror.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is = |key: &str| mirror.get(key).and_then(Value::as_bool) == Some(true);
+        let age = match mirror.get("age_seconds").and_then(Value::as_u64) {
+            None => "never read".to_owned(),
+            Some(seconds) => format!("{} old", in_words(seconds)),
+        };
+        let unfinished = if is("whole") { "" } else { ", not whole yet" };
+        let over = if is("too_old") { " (TOO OLD)" } else { "" };
+        let part = format!("{}s {age}{over}{unfinished}", text("kind"));
+        let line = told.entry(text("crm").to_owned()).or_default();
+        if !line.is_empty() {
+            line.push_str("; ");
+        }
+        line.push_str(&part.replace("companys", "companies"));
+    }
+    told
+}
+
+/// A time span for people, the largest unit alone.
+fn in_words(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -165,17 +203,37 @@ pub(super) async fn sync(config: &Config, arguments: &SyncArguments) -> Result<u
     if arguments.output.json {
         println!("{}", serde_json::to_string_pretty(&asked)?);
     }
+    let ready = daemon_state(config).await.unwrap_or_default();
     let mut code = DONE;
     for status in asked {
-        if print_outcome(status, arguments.output.json) {
+        if print_outcome(status, &ready, arguments.output.json) {
             code = FAILED;
         }
     }
     Ok(code)
 }
 
+/// What `/readyz` tells, whether ready or not.
+pub(super) async fn daemon_state(config: &Config) -> Result<Value> {
+    let text = get_text(&format!("{}/readyz", Daemon::of(config).base)).await?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// How many records `/readyz` tells of.
+fn records(ready: &Value, crm: &str, kind: &str) -> u64 {
+    let mirrors = ready.get("mirrors").and_then(Value::as_array);
+    let is_it = |mirror: &&Value| {
+        mirror.get("crm").and_then(Value::as_str) == Some(crm)
+            && mirror.get("kind").and_then(Value::as_str) == Some(kind)
+    };
+    let found = mirrors.into_iter().flatten().find(is_it);
+    found
+        .and_then(|mirror| mirror.get("records")?.as_u64())
+        .unwrap_or_default()
+}
+
 /// Prints how a pass went; says whether something failed.
-fn print_outcome(status: &Status, quiet: bool) -> bool {
+fn print_outcome(status: &Status, ready: &Value, quiet: bool) -> bool {
     let mut failed = false;
     let mut say = |text: String, is_fault: bool| {
         failed |= is_fault;
@@ -199,8 +257,35 @@ fn print_outcome(status: &Status, quiet: bool) -> bool {
                 true,
             );
         } else {
-            say(format!("{kind}: up to date"), false);
+            let count = records(ready, &status.crm, kind.as_str());
+            say(format!("{kind}: up to date, {count} cards"), false);
         }
+        if shown.doubts_deletions {
+            say(
+                format!(
+                    "{kind}: the CRM tells of suspiciously many deletions; the next walk decides"
+                ),
+                true,
+            );
+        }
+    }
+    let troubles = [
+        ("notices", &status.notices.error),
+        ("the CRM's own queue", &status.notices.news_error),
+    ];
+    for (what, trouble) in troubles {
+        if let Some(trouble) = trouble {
+            say(format!("{what}: {trouble}"), true);
+        }
+    }
+    if status.notices.waiting > 0 {
+        say(
+            format!(
+                "notices: {} cards wait to be read again",
+                status.notices.waiting
+            ),
+            false,
+        );
     }
     failed
 }
@@ -366,10 +451,7 @@ impl Bars {
                 let bar = bars
                     .entry((status.crm.clone(), *kind))
                     .or_insert_with(|| self.all.add(new_bar(&format!("{} {kind}", status.crm))));
-                bar.set_position(shown.walked_cards);
-                if !shown.walking {
-                    bar.set_message("up to date");
-                }
+                bar.set_message(progress(shown));
             }
         }
     }
@@ -381,11 +463,30 @@ impl Bars {
     }
 }
 
+/// How far a walk is: cards, rate, and where it is known the share that is done and the time left.
+fn progress(shown: &KindStatus) -> String {
+    if !shown.walking {
+        return match &shown.error {
+            Some(trouble) => trouble.to_string(),
+            None => "up to date".to_owned(),
+        };
+    }
+    let mut text = format!("{} cards", shown.walked_cards);
+    if let Some(rate) = shown.cards_per_second {
+        let _ = write!(text, ", {rate:.0} a second");
+    }
+    if let Some(done) = shown.done {
+        let _ = write!(text, ", {:.0} %", done * 100.0);
+    }
+    if let Some(seconds) = shown.seconds_left {
+        let _ = write!(text, ", {} left", in_words(seconds));
+    }
+    text
+}
+
 fn new_bar(name: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_prefix(name.to_owned());
-    let style = ProgressStyle::with_template(
-        "{prefix:24} {spinner} {human_pos} cards, {per_sec}, {elapsed} {msg}",
-    );
+    let style = ProgressStyle::with_template("{prefix:24} {spinner} {elapsed} {msg}");
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

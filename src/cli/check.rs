@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{DONE, is_in_use};
@@ -27,6 +27,9 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
     add("config", check_config(config));
     add("directory", vec![check_directory(config)]);
     add("daemon", vec![check_daemon(config).await]);
+    if let Ok(state) = super::ask::daemon_state(config).await {
+        add("mirror", check_mirrors(&state));
+    }
     for table in &config.crms {
         if Config::is_import_only(table) {
             let found = Finding::warning(
@@ -140,6 +143,40 @@ async fn check_daemon(config: &Config) -> Finding {
             "does not run ({address} is free); start it with `pryamo serve`"
         )),
     }
+}
+
+/// What the running daemon says of its mirrors.
+fn check_mirrors(state: &Value) -> Vec<Finding> {
+    let mirrors = state.get("mirrors").and_then(Value::as_array);
+    let mirrors: Vec<&Value> = mirrors.into_iter().flatten().collect();
+    let mut found: Vec<Finding> = super::ask::tell_ages(mirrors.iter().copied())
+        .into_iter()
+        .map(|(crm, told)| Finding::good(format!("{crm}: {told}")))
+        .collect();
+    for mirror in mirrors {
+        let text = |key: &str| mirror.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is = |key: &str| mirror.get(key).and_then(Value::as_bool) == Some(true);
+        let (crm, kind) = (text("crm"), text("kind"));
+        if is("too_old") {
+            found.push(Finding::warning(
+                format!("{crm}: the CRM has not told of its {kind} cards for too long; calls are answered from what is there"),
+                "see the next lines and the daemon's log for the reason",
+            ));
+        }
+        if !text("error").is_empty() {
+            found.push(Finding::fault(
+                format!("{crm}: {kind}: {}", text("error")),
+                "mend what it says; the mirror goes on by itself",
+            ));
+        }
+        if is("doubts_deletions") {
+            found.push(Finding::warning(
+                format!("{crm}: suspiciously many {kind} cards are missing in the CRM; nothing was deleted"),
+                format!("if they are really gone: pryamo sync --crm {crm} --full --accept-deletions"),
+            ));
+        }
+    }
+    found
 }
 
 async fn check_asterisk() -> Finding {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, CrmCommon, CrmTable, PREFIX, SECRETS};
@@ -14,7 +15,7 @@ use crate::record::{CrmName, EntityKind};
 /// Variables with the prefix that are no keys.
 const NO_KEYS: [&str; 2] = ["PRYAMO_CONFIG", "PRYAMO_LOG"];
 /// The tables of the file.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "forward",
     "phone",
     "directory",
@@ -22,14 +23,22 @@ const TABLES: [&str; 8] = [
     "match",
     "name",
     "sync",
+    "hooks",
     "log",
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
-const LATER_TABLES: [&str; 3] = ["fastagi", "hooks", "page"];
+const LATER_TABLES: [&str; 2] = ["fastagi", "page"];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
-const COMMON_CRM_KEYS: [&str; 5] = ["did", "region", "fields", "limit_share", "employees"];
+const COMMON_CRM_KEYS: [&str; 6] = [
+    "did",
+    "region",
+    "fields",
+    "limit_share",
+    "hook_secret",
+    "employees",
+];
 
 /// What is needed to say where a fault lies.
 pub(super) struct Reader<'a> {
@@ -91,6 +100,7 @@ impl Reader<'_> {
             matching: self.take(&mut table, "match")?,
             names: self.take(&mut table, "name")?,
             sync: self.take(&mut table, "sync")?,
+            hooks: self.take(&mut table, "hooks")?,
             log: self.take(&mut table, "log")?,
             path,
             notes: std::mem::take(&mut self.notes),
@@ -149,6 +159,10 @@ impl Reader<'_> {
                 ),
             ));
         }
+        self.check_crms(config)
+    }
+
+    fn check_crms(&self, config: &Config) -> Result<(), ConfigError> {
         for (index, table) in config.crms.iter().enumerate() {
             if config
                 .crms
@@ -159,6 +173,16 @@ impl Reader<'_> {
                 return Err(self.wrong(
                     "name",
                     format!("two [[crm]] tables are named `{}`", table.name),
+                ));
+            }
+            let is_blank = |secret: &SecretString| secret.expose_secret().trim().is_empty();
+            if table.common.hook_secret.as_ref().is_some_and(is_blank) {
+                return Err(self.wrong(
+                    "hook_secret",
+                    format!(
+                        "`hook_secret` of crm `{}` is empty: anybody could send notices",
+                        table.name
+                    ),
                 ));
             }
             let share = table.common.limit_share;

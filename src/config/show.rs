@@ -4,6 +4,7 @@ use super::{Config, CrmTable, SECRETS};
 use crate::caller_name;
 use crate::crm;
 use crate::directory;
+use crate::hooks;
 use crate::sync;
 
 /// The settings in force as TOML, secrets starred.
@@ -53,6 +54,7 @@ pub fn show(config: &Config) -> String {
     put_in("match", matching);
     put_in("name", toml::Value::try_from(&config.names).ok());
     put_in("sync", toml::Value::try_from(&config.sync).ok());
+    put_in("hooks", toml::Value::try_from(&config.hooks).ok());
     put_in("log", toml::Value::try_from(&config.log).ok());
     let crms: Vec<toml::Value> = config
         .crms
@@ -77,6 +79,9 @@ fn show_crm(config: &Config, crm: &CrmTable) -> toml::Table {
     );
     shown.insert("fields".to_owned(), crm.common.fields.clone().into());
     shown.insert("limit_share".to_owned(), crm.common.limit_share.into());
+    if crm.common.hook_secret.is_some() {
+        shown.insert("hook_secret".to_owned(), STARS.into());
+    }
     for (key, value) in &crm.own {
         let starred = match value {
             toml::Value::String(text) if key == "url" => star_url(text).into(),
@@ -118,6 +123,8 @@ pub fn example() -> String {
     text.push_str(caller_name::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(sync::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(hooks::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(EXAMPLE_LOG);
     text
@@ -161,6 +168,7 @@ const EXAMPLE_CRM_COMMON: &str = "\
 # region = \"RU\"                  # how its phones are read; phone.region when left out
 # fields = [\"UF_CRM_VIP\"]        # more fields of the cards to mirror
 # limit_share = 0.8              # the share of the vendor's limits that pryamo uses
+# hook_secret = \"...\"            # the CRM may send notices to /hooks/<name>/<hook_secret>
 # [crm.employees]                # what the CRM does not hold, by e-mail, user id or name
 # \"anna@example.com\" = { extension = \"101\" }
 # 502 = { extension = \"102\" }

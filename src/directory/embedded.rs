@@ -250,15 +250,18 @@ impl Directory for Embedded {
     async fn due(
         &self,
         crm: &CrmName,
+        kind: EntityKind,
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Waiting>, DirectoryError> {
         let doing = "was reading the queue";
-        let Some(crm) = self.number(crm) else {
+        let Some(source) = self.store.source(crm, kind) else {
             return Ok(Vec::new());
         };
         self.aside(doing, move |store| {
-            store.survey(doing, |connection| queue::due(connection, crm, now, limit))
+            store.survey(doing, |connection| {
+                queue::due(connection, source, now, limit)
+            })
         })
         .await
     }
@@ -279,13 +282,17 @@ impl Directory for Embedded {
         .await
     }
 
-    async fn queue_length(&self, crm: &CrmName) -> Result<QueueLength, DirectoryError> {
+    async fn queue_length(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+    ) -> Result<QueueLength, DirectoryError> {
         let doing = "was counting notices";
-        let Some(crm) = self.number(crm) else {
+        let Some(source) = self.store.source(crm, kind) else {
             return Ok(QueueLength::default());
         };
         self.aside(doing, move |store| {
-            store.survey(doing, |connection| queue::length(connection, crm))
+            store.survey(doing, |connection| queue::length(connection, source))
         })
         .await
     }

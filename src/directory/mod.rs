@@ -102,8 +102,8 @@ pub trait Directory: Send + Sync {
     /// [`Directory::news_cursor`] gives from then on.
     ///
     /// There is one queued notice for a card: a further one for it takes its place, with the weightier
-    /// event and a new ticket, due at once. Notices for new cards are refused once `most` wait, all of
-    /// this call or none.
+    /// event and a new ticket, due at once. If more than `most` would wait for this CRM, all of this
+    /// call are refused.
     async fn queue(
         &self,
         crm: &CrmName,
@@ -112,10 +112,12 @@ pub trait Directory: Send + Sync {
         most: u64,
     ) -> Result<Queued, DirectoryError>;
 
-    /// The queued notices of a CRM that are due at `now`, the longest waiting first; at most `limit`.
+    /// The queued notices for one kind of a CRM's cards that are due at `now`, the longest waiting
+    /// first; at most `limit`.
     async fn due(
         &self,
         crm: &CrmName,
+        kind: EntityKind,
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Waiting>, DirectoryError>;
@@ -129,8 +131,12 @@ pub trait Directory: Send + Sync {
         again: Option<Timestamp>,
     ) -> Result<(), DirectoryError>;
 
-    /// How many notices of a CRM are queued, and when the next is due.
-    async fn queue_length(&self, crm: &CrmName) -> Result<QueueLength, DirectoryError>;
+    /// How many notices for one kind of a CRM's cards are queued, and when the next is due.
+    async fn queue_length(
+        &self,
+        crm: &CrmName,
+        kind: EntityKind,
+    ) -> Result<QueueLength, DirectoryError>;
 
     /// The cursor that was stored last with notices of this CRM.
     async fn news_cursor(&self, crm: &CrmName) -> Result<Option<String>, DirectoryError>;
@@ -247,7 +253,7 @@ pub struct SyncState {
 }
 
 /// What a sweep behind a walk would delete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Unseen {
     /// Cards that the walk has not seen.
     pub unseen: u64,

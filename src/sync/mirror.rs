@@ -1,9 +1,9 @@
 //! Fills the directory from one CRM and keeps it fresh.
 //!
-//! One task per CRM; its kinds run side by side, since their limits are apart. A full walk stores
-//! page after page with its cursor and goes on there after a stop; while it runs again later, what
-//! is there stays and changes are still read. Cards that a walk did not see are deleted behind it,
-//! unless there are suspiciously many; where a walk may miss cards, two walks must agree.
+//! Employees and kinds are kept side by side, and beside them the notices ([`super::notices`]). A full walk stores page after page with its cursor and goes on there
+//! after a stop; while it runs again later, what is there stays and changes are still read. Cards
+//! that a walk did not see are deleted behind it, unless there are suspiciously many; where a walk
+//! may miss cards, two walks must agree.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,32 +11,26 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Settings, Source, phones_of};
-use crate::crm::{CrmError, Cursor, Page, Since};
-use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
-use crate::fault;
-use crate::record::{CrmName, EntityKind};
+use super::notices::{Notices, ReceiveError, Received};
+use super::rest::Turn;
+use super::status::{Status, Trouble};
+use super::{Clock, Settings, Source, SyncError, change, is_suspicious};
+use crate::crm::{CrmError, Cursor, Hook, Page, Since};
+use crate::directory::{Directory, DirectoryError, SyncState};
+use crate::record::{CrmName, Employee, EmployeeId, EntityKind};
 
 /// Between two passes, whatever happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The first rest of a part that failed; doubled up to the last.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LAST_PAUSE: Duration = Duration::from_mins(5);
-/// After a refusal that only a person can mend.
-const REFUSED_PAUSE: Duration = Duration::from_mins(5);
-/// After a block by the vendor: asking on would make it worse.
-const BLOCKED_PAUSE: Duration = Duration::from_mins(10);
-/// No request for cards is under way for longer, waits and repeats included: what changed before
-/// one began, less this, no page can be late for.
-const LONGEST_READING: SignedDuration = SignedDuration::from_mins(10);
-/// Fewer missing cards than this are never suspicious, unless nothing is left.
-const FEW_CARDS: u64 = 20;
+/// Fewer employees than this may vanish at once without a second look.
+const FEW_EMPLOYEES: usize = 5;
+/// Between two readings of employees of whom suspiciously many are missing.
+const SECOND_READING: Duration = Duration::from_mins(1);
 
 /// Keeps one CRM's mirror. Shared between its own task and those who ask how it stands.
 pub struct Mirror {
@@ -45,18 +39,15 @@ pub struct Mirror {
     directory: Arc<dyn Directory>,
     clock: Clock,
     status: Mutex<Status>,
-    orders: Mutex<Orders>,
-    /// Parts that failed last: a kind, or the employees (`None`).
-    rests: Mutex<BTreeMap<Option<EntityKind>, Rest>>,
-    wake: Notify,
-}
-
-/// A part that is left alone for a while.
-#[derive(Debug)]
-struct Rest {
-    /// Failures in a row.
-    failures: u32,
-    until: Instant,
+    /// What was ordered of each part and not begun.
+    orders: Mutex<BTreeMap<Part, Order>>,
+    /// The number of the last order.
+    ticket: watch::Sender<u64>,
+    /// The last order that each part has done.
+    done: Mutex<BTreeMap<Part, u64>>,
+    /// Employees that vanished all at once and wait for a second reading to agree.
+    vanished: Mutex<Vec<EmployeeId>>,
+    notices: Notices,
 }
 
 /// What somebody asked for.
@@ -69,76 +60,8 @@ pub struct Order {
     pub accept_deletions: bool,
 }
 
-#[derive(Debug, Default)]
-struct Orders {
-    /// The pass after the one that runs satisfies all orders up to this number.
-    last_ticket: u64,
-    open: bool,
-    order: Order,
-}
-
-/// How a CRM's mirror stands.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Status {
-    /// The CRM.
-    pub crm: String,
-    /// True while a pass runs.
-    pub running: bool,
-    /// Orders up to this ticket are done.
-    pub done_ticket: u64,
-    /// Employees read last.
-    pub employees: usize,
-    /// When the employees were read last.
-    pub employees_at: Option<Timestamp>,
-    /// What went wrong with the employees last; `None` when all is well.
-    pub employees_error: Option<String>,
-    /// Each kind.
-    pub kinds: BTreeMap<EntityKind, KindStatus>,
-}
-
-/// How one kind of a CRM's mirror stands.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct KindStatus {
-    /// True while a walk runs.
-    pub walking: bool,
-    /// Cards that the running walk has stored since the daemon took it up.
-    pub walked_cards: u64,
-    /// The part of the running walk that is done, 0 to 1, where it is known.
-    pub done: Option<f64>,
-    /// When a walk last ended whole.
-    pub whole_at: Option<Timestamp>,
-    /// When the CRM last answered.
-    pub fresh_at: Option<Timestamp>,
-    /// What went wrong last; `None` when all is well.
-    pub error: Option<String>,
-    /// Set when a walk found suspiciously few cards.
-    pub shrunk: Option<Unseen>,
-}
-
-/// Why a pass over one kind ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum SyncError {
-    /// The CRM did not answer as asked.
-    #[error(transparent)]
-    Crm(#[from] CrmError),
-    /// The directory did not take it.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-}
-
-impl SyncError {
-    /// How long to leave the CRM alone; `None` leaves it to the growing pause.
-    fn pause(&self) -> Option<Duration> {
-        match self {
-            Self::Crm(CrmError::RateLimited(wait) | CrmError::OutOfBudget(wait)) => Some(*wait),
-            Self::Crm(CrmError::Blocked(_)) => Some(BLOCKED_PAUSE),
-            Self::Crm(CrmError::Unauthorized(_) | CrmError::Forbidden { .. }) => {
-                Some(REFUSED_PAUSE)
-            }
-            _ => None,
-        }
-    }
-}
+/// A part of a mirror, which is kept by itself: the employees (`None`), or a kind.
+type Part = Option<EntityKind>;
 
 impl Mirror {
     /// Puts a mirror together; nothing runs yet.
@@ -152,15 +75,23 @@ impl Mirror {
             crm: source.name.to_string(),
             ..Status::default()
         };
+        let notices = Notices::new(
+            source.clone(),
+            settings.clone(),
+            Arc::clone(&directory),
+            Arc::clone(&clock),
+        );
         Self {
             source,
             settings,
             directory,
             clock,
             status: Mutex::new(status),
-            orders: Mutex::new(Orders::default()),
-            rests: Mutex::default(),
-            wake: Notify::new(),
+            orders: Mutex::default(),
+            ticket: watch::Sender::new(0),
+            done: Mutex::default(),
+            vanished: Mutex::default(),
+            notices,
         }
     }
 
@@ -171,102 +102,107 @@ impl Mirror {
 
     /// How it stands.
     pub fn status(&self) -> Status {
-        self.lock().clone()
+        let mut status = self.lock().clone();
+        status.notices = self.notices.status();
+        for (kind, shown) in &mut status.kinds {
+            shown.measure((self.clock)());
+            shown.doubts_deletions = self.notices.doubts(*kind);
+        }
+        status
     }
 
-    /// Asks for a pass; gives a ticket. The pass is over once [`Status::done_ticket`] reaches it.
+    /// Takes what the CRM has sent to its hook. Returns once it is on the disk.
+    pub async fn receive(&self, hook: Hook<'_>) -> Result<Received, ReceiveError> {
+        let received = self.notices.receive(hook).await?;
+        if received == Received::WalkInstead {
+            tracing::warn!(crm = %self.source.name,
+                "too many notices wait; all cards are walked over instead");
+            self.order_walk();
+        }
+        Ok(received)
+    }
+
+    fn order_walk(&self) {
+        self.order(Order {
+            full: true,
+            accept_deletions: false,
+        });
+    }
+
+    /// Asks all parts to be brought up to date; gives a ticket. It is done once
+    /// [`Status::done_ticket`] reaches it.
     pub fn order(&self, order: Order) -> u64 {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.last_ticket += 1;
-        orders.open = true;
-        orders.order.full |= order.full;
-        orders.order.accept_deletions |= order.accept_deletions;
-        self.wake.notify_one();
-        orders.last_ticket
+        let mut orders = lock(&self.orders);
+        for part in self.parts() {
+            let open = orders.entry(part).or_default();
+            open.full |= order.full;
+            open.accept_deletions |= order.accept_deletions;
+        }
+        let mut last = 0;
+        self.ticket.send_modify(|ticket| {
+            *ticket += 1;
+            last = *ticket;
+        });
+        last
     }
 
-    /// Passes over the CRM again and again until `stop`.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let kinds = self.source.crm.kinds().iter().copied().map(Some);
+        std::iter::once(None).chain(kinds)
+    }
+
+    /// Keeps the mirror until `stop`: each part by itself, since their limits are apart and a walk
+    /// over one may take hours, and beside them what notices name.
     pub async fn run(&self, stop: CancellationToken) {
         self.recall().await;
+        let walk = || {
+            self.order_walk();
+        };
+        tokio::select! {
+            _ = join_all(self.parts().map(|part| self.keep(part))) => {}
+            () = self.notices.run(&walk) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Keeps one part: in its turn, and whenever somebody orders it. After a failure it rests.
+    async fn keep(&self, part: Part) {
+        let mut tickets = self.ticket.subscribe();
+        let mut turn = Turn::now();
         loop {
-            tokio::select! {
-                () = self.pass() => {}
-                () = stop.cancelled() => return,
+            let (ticket, order) = {
+                let mut orders = lock(&self.orders);
+                let ticket = *tickets.borrow_and_update();
+                (ticket, orders.remove(&part).unwrap_or_default())
+            };
+            let (kept, every) = match part {
+                None => (self.employees().await, self.employees_pause()),
+                Some(kind) => {
+                    let kept = self.kind(kind, order).await;
+                    self.note(kind, &kept);
+                    let every = self.settings.changes_every_seconds;
+                    (kept, Duration::from_secs(every))
+                }
+            };
+            match &kept {
+                Ok(()) => turn.succeeded(every),
+                Err(error) => turn.failed(error),
             }
+            self.note_done(part, ticket);
+            let due = turn.due().max(Instant::now() + SHORTEST_PAUSE);
             tokio::select! {
-                () = tokio::time::sleep(self.until_next_pass()) => {}
-                () = self.wake.notified() => {}
-                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(due) => {}
+                _ = tickets.changed() => {}
             }
         }
     }
 
-    /// One pass: the employees if due, and every kind. A part that failed rests for a while, unless
-    /// somebody ordered the pass; the others go on.
-    pub async fn pass(&self) {
-        let (ticket, order) = self.take_orders();
-        self.lock().running = true;
-        let is_ordered = order.is_some();
-        let order = order.unwrap_or_default();
-        let employees = async {
-            if is_ordered || !self.rests(None) {
-                let read = self.employees(is_ordered).await;
-                self.note_rest(None, read.as_ref().err());
-            }
-        };
-        let kinds = self.source.crm.kinds().iter().map(|kind| async move {
-            if is_ordered || !self.rests(Some(*kind)) {
-                let passed = self.kind(*kind, order).await;
-                self.note(*kind, &passed);
-                self.note_rest(Some(*kind), passed.as_ref().err());
-            }
-        });
-        tokio::join!(employees, join_all(kinds));
-        let mut status = self.lock();
-        status.running = false;
-        status.done_ticket = ticket;
-    }
-
-    /// Says whether the employees (`None`) or a kind are left alone after a failure.
-    fn rests(&self, part: Option<EntityKind>) -> bool {
-        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
-        rests
-            .get(&part)
-            .is_some_and(|rest| Instant::now() < rest.until)
-    }
-
-    fn note_rest(&self, part: Option<EntityKind>, error: Option<&SyncError>) {
-        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(error) = error else {
-            rests.remove(&part);
-            return;
-        };
-        let failures = rests.get(&part).map_or(1, |rest| rest.failures + 1);
-        let growing = FIRST_PAUSE * 2_u32.saturating_pow((failures - 1).min(6));
-        let pause = error.pause().unwrap_or(growing.min(LAST_PAUSE));
-        let until = Instant::now() + pause;
-        rests.insert(part, Rest { failures, until });
-    }
-
-    /// Until the next check for changes, or until the first part has rested.
-    fn until_next_pass(&self) -> Duration {
-        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let rested = rests
-            .values()
-            .map(|rest| rest.until.saturating_duration_since(now))
-            .min();
-        let usual = Duration::from_secs(self.settings.changes_every_seconds);
-        rested
-            .map_or(usual, |rested| rested.min(usual))
-            .max(SHORTEST_PAUSE)
-    }
-
-    fn take_orders(&self) -> (u64, Option<Order>) {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = std::mem::take(&mut orders.order);
-        let was_open = std::mem::take(&mut orders.open);
-        (orders.last_ticket, was_open.then_some(order))
+    fn note_done(&self, part: Part, ticket: u64) {
+        let mut done = lock(&self.done);
+        done.insert(part, ticket);
+        let all = self.parts().map(|part| done.get(&part).copied());
+        let all = all.map(Option::unwrap_or_default).min();
+        self.lock().done_ticket = all.unwrap_or(ticket);
     }
 
     /// Shows after a restart what the directory remembers.
@@ -276,48 +212,83 @@ impl Mirror {
                 self.show(*kind, &state);
             }
         }
-        let employees = self.directory.roster();
-        let own = employees
-            .all()
-            .iter()
-            .filter(|one| one.crm == self.source.name)
-            .count();
-        self.lock().employees = own;
+        let read_at = self.directory.employees_at(&self.source.name).await;
+        let known = self.known_employees().len();
+        let mut status = self.lock();
+        status.employees = known;
+        status.employees_at = read_at.ok().flatten();
     }
 
-    async fn employees(&self, ordered: bool) -> Result<(), SyncError> {
-        let read_at = self.lock().employees_at;
-        let every = SignedDuration::from_secs(self.settings.employees_every_seconds.cast_signed());
-        let is_due = read_at.is_none_or(|at| (self.clock)().duration_since(at) >= every);
-        if !is_due && !ordered {
-            return Ok(());
+    fn known_employees(&self) -> Vec<EmployeeId> {
+        let roster = self.directory.roster();
+        let all = roster.all();
+        let own = all.iter().filter(|one| one.crm == self.source.name);
+        own.map(|one| one.id.clone()).collect()
+    }
+
+    fn employees_pause(&self) -> Duration {
+        let usual = Duration::from_secs(self.settings.employees_every_seconds);
+        let vanished = lock(&self.vanished);
+        if vanished.is_empty() {
+            usual
+        } else {
+            usual.min(SECOND_READING)
         }
+    }
+
+    async fn employees(&self) -> Result<(), SyncError> {
         let read = async {
             let employees = self.source.crm.employees().await?;
             let count = employees.len();
+            if self.are_missed(&employees) {
+                return Ok(None);
+            }
             self.directory
                 .replace_employees(&self.source.name, employees, (self.clock)())
                 .await?;
-            Ok::<usize, SyncError>(count)
+            Ok::<_, SyncError>(Some(count))
         };
-        match read.await {
-            Ok(count) => {
-                let mut status = self.lock();
-                status.employees = count;
-                status.employees_at = Some((self.clock)());
-                status.employees_error = None;
-                Ok(())
-            }
-            Err(error) => {
-                let text = fault::told(&error);
-                let mut status = self.lock();
-                if status.employees_error.as_ref() != Some(&text) {
-                    tracing::error!(crm = %self.source.name, error = text, "cannot read the employees; those known stay");
-                }
-                status.employees_error = Some(text);
-                Err(error)
+        let read = read.await;
+        let trouble = read.as_ref().err().map(Trouble::of);
+        let mut status = self.lock();
+        if let Some(trouble) = &trouble {
+            crate::metrics::count_crm_error(&self.source.name, &trouble.label);
+            if status.employees_error.as_ref() != Some(trouble) {
+                tracing::error!(crm = %self.source.name, error = trouble.text, "cannot read the employees; those known stay");
             }
         }
+        status.employees_error = trouble;
+        if let Some(count) = read? {
+            status.employees = count;
+            status.employees_at = Some((self.clock)());
+        }
+        Ok(())
+    }
+
+    /// Says whether so many known employees are missing that a second reading must agree first.
+    ///
+    /// A dismissed employee is still told, as such; whoever is missing was removed, or the right to
+    /// see colleagues was.
+    fn are_missed(&self, employees: &[Employee]) -> bool {
+        let known = self.known_employees();
+        let mut missing: Vec<EmployeeId> = known
+            .iter()
+            .filter(|id| !employees.iter().any(|one| one.id == **id))
+            .cloned()
+            .collect();
+        missing.sort();
+        let percent = usize::try_from(self.settings.most_deleted_percent).unwrap_or(100);
+        let is_suspicious =
+            missing.len() > FEW_EMPLOYEES && missing.len() * 100 > known.len() * percent;
+        let mut vanished = lock(&self.vanished);
+        if !is_suspicious || *vanished == missing {
+            vanished.clear();
+            return false;
+        }
+        tracing::error!(crm = %self.source.name, missing = missing.len(), of = known.len(),
+            "suspiciously many employees are missing; those known stay until a second reading agrees");
+        *vanished = missing;
+        true
     }
 
     async fn kind(&self, kind: EntityKind, order: Order) -> Result<(), SyncError> {
@@ -361,7 +332,7 @@ impl Mirror {
         state: &mut SyncState,
         order: Order,
     ) -> Result<(), SyncError> {
-        self.begin_to_show(kind);
+        self.begin_to_show(kind, state).await;
         let mut changes_at = (self.clock)();
         if !state.all_seen {
             let mut pages = self.source.crm.walk(kind, state.cursor.clone().map(Cursor));
@@ -413,7 +384,10 @@ impl Mirror {
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
         shown.walked_cards += count;
-        shown.done = done;
+        shown.done = done.or_else(|| shown.estimate());
+        if let Some((_, begun @ None)) = &mut shown.taken_up {
+            *begun = shown.done;
+        }
         shown.fresh_at = state.fresh_at;
         Ok(())
     }
@@ -485,7 +459,14 @@ impl Mirror {
         while let Some(page) = pages.next().await {
             let page = match page {
                 Err(CrmError::FilterIgnored { method }) => {
-                    tracing::warn!(crm = %self.source.name, method, "the CRM ignores the filter by time; changes come with the next full walk");
+                    let was_known = {
+                        let mut status = self.lock();
+                        let shown = status.kinds.entry(kind).or_default();
+                        std::mem::replace(&mut shown.only_walks, true)
+                    };
+                    if !was_known {
+                        tracing::warn!(crm = %self.source.name, method, "the CRM ignores the filter by time; changes come with notices and the next full walk");
+                    }
                     return Ok(());
                 }
                 page => page?,
@@ -494,6 +475,7 @@ impl Mirror {
             highest = highest.max(highest_id(&page));
             self.store(kind, page, state.walk, None).await?;
         }
+        self.lock().kinds.entry(kind).or_default().only_walks = false;
         let now = (self.clock)();
         // Without a word on the CRM's clock the own one counts, less a doubt.
         let own = now - SignedDuration::from_mins(5);
@@ -507,13 +489,21 @@ impl Mirror {
         Ok(())
     }
 
-    fn begin_to_show(&self, kind: EntityKind) {
+    /// What a walk that goes on after a restart has seen is counted, and how many cards there were.
+    async fn begin_to_show(&self, kind: EntityKind, state: &SyncState) {
+        let crm = &self.source.name;
+        let counted = self.directory.count_unseen(crm, kind, state.walk).await;
+        let counted = counted.unwrap_or_default();
+        let now = (self.clock)();
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
-        if !shown.walking {
-            shown.walking = true;
-            shown.walked_cards = 0;
-        }
+        shown.walking = true;
+        shown.walked_cards = 0;
+        shown.done = None;
+        shown.seen_before = counted.total - counted.unseen;
+        // The first walk finds what nobody has counted.
+        shown.expected = state.whole_at.map(|_| counted.total);
+        shown.taken_up = Some((now, shown.estimate()));
     }
 
     fn show(&self, kind: EntityKind, state: &SyncState) {
@@ -526,48 +516,22 @@ impl Mirror {
     }
 
     fn note(&self, kind: EntityKind, passed: &Result<(), SyncError>) {
+        let trouble = passed.as_ref().err().map(Trouble::of);
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
-        let text = passed.as_ref().err().map(|error| fault::told(error));
-        if let (Some(text), true) = (&text, shown.error != text) {
-            tracing::error!(crm = %self.source.name, %kind, error = text, "the mirror cannot be brought up to date; it answers with what it has");
-        }
-        if text.is_none() && shown.error.is_some() {
+        if let Some(trouble) = &trouble {
+            crate::metrics::count_crm_error(&self.source.name, &trouble.label);
+            if shown.error.as_ref() != Some(trouble) {
+                tracing::error!(crm = %self.source.name, %kind, error = trouble.text, "the mirror cannot be brought up to date; it answers with what it has");
+            }
+        } else if shown.error.is_some() {
             tracing::info!(crm = %self.source.name, %kind, "the CRM answers again");
         }
-        if let Err(SyncError::Crm(error)) = passed {
-            crate::metrics::count_crm_error(&self.source.name, error.label());
-        }
-        shown.error = text;
+        shown.error = trouble;
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A page as the directory takes it, phones read.
-pub(super) fn change(
-    source: &Source,
-    kind: EntityKind,
-    page: Page,
-    walk: u64,
-    state: Option<SyncState>,
-) -> Change {
-    let keep_newer = page
-        .server_time
-        .and_then(|time| time.checked_sub(LONGEST_READING).ok());
-    let read = page.cards.into_iter().map(|card| {
-        let phones = phones_of(&card, source.region);
-        (card, phones)
-    });
-    Change {
-        crm: source.name.clone(),
-        kind,
-        cards: read.collect(),
-        walk,
-        keep_newer,
-        state,
+        lock(&self.status)
     }
 }
 
@@ -577,33 +541,6 @@ fn highest_id(page: &Page) -> Option<u64> {
     numbers.max().map(i64::unsigned_abs)
 }
 
-fn is_suspicious(count: Unseen, most_percent: u64) -> bool {
-    let nothing_left = count.unseen > 0 && count.unseen == count.total;
-    let many = count.unseen > FEW_CARDS;
-    nothing_left || (many && count.unseen * 100 > count.total * most_percent)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_or_shrunken_source_is_suspicious() {
-        for (unseen, total, expected, why) in [
-            (0, 0, false, "nothing there, nothing gone"),
-            (0, 100, false, "nothing gone"),
-            (3, 3, true, "nothing left"),
-            (5, 12, false, "a few of a few"),
-            (21, 100, true, "more than a fifth"),
-            (20, 50, false, "few cards, whatever the share"),
-            (2_000, 10_000, false, "a fifth"),
-            (2_001, 10_000, true, "more than a fifth"),
-        ] {
-            assert_eq!(
-                is_suspicious(Unseen { unseen, total }, 20),
-                expected,
-                "{why}"
-            );
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,19 +1,23 @@
 //! The CRM side and the directory side meet here, and nowhere else.
 //!
-//! [`mirror`] fills the directory and keeps it fresh; [`live`] asks for a number that it lacks;
-//! [`import`] takes an exported file.
+//! [`mirror`] fills the directory and keeps it fresh, and [`notices`] reads again what the CRM tells
+//! of; [`status`] says how that stands; [`live`] asks for a number that it lacks; [`import`] takes an
+//! exported file.
 
 pub mod import;
 pub mod live;
 pub mod mirror;
+pub mod notices;
+mod rest;
+pub mod status;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::crm::Crm;
-use crate::directory::{Directory, DirectoryError};
+use crate::crm::{Crm, CrmError, Page};
+use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
 use crate::phone::{self, E164, Region};
 use crate::record::{Card, CrmName, EntityKind};
 
@@ -141,3 +145,78 @@ fn phones_of(card: &Card, region: Region) -> Vec<E164> {
 
 /// Numbers of one card that are mirrored; a card with more is a dump, not a client.
 const MOST_PHONES: usize = 200;
+
+/// Why a pass over one kind ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The CRM did not answer as asked.
+    #[error(transparent)]
+    Crm(#[from] CrmError),
+    /// The directory did not take it.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// No request for cards is under way for longer, waits and repeats included: what changed before
+/// one began, less this, no page can be late for.
+const LONGEST_READING: SignedDuration = SignedDuration::from_mins(10);
+
+/// A page as the directory takes it, phones read.
+fn change(
+    source: &Source,
+    kind: EntityKind,
+    page: Page,
+    walk: u64,
+    state: Option<SyncState>,
+) -> Change {
+    let keep_newer = page
+        .server_time
+        .and_then(|time| time.checked_sub(LONGEST_READING).ok());
+    let read = page.cards.into_iter().map(|card| {
+        let phones = phones_of(&card, source.region);
+        (card, phones)
+    });
+    Change {
+        crm: source.name.clone(),
+        kind,
+        cards: read.collect(),
+        walk,
+        keep_newer,
+        state,
+    }
+}
+
+/// Fewer missing cards than this are never suspicious, unless nothing is left.
+const FEW_CARDS: u64 = 20;
+
+/// Says whether so many cards are missing that somebody must confirm it first.
+fn is_suspicious(count: Unseen, most_percent: u64) -> bool {
+    let nothing_left = count.unseen > 0 && count.unseen == count.total;
+    let many = count.unseen > FEW_CARDS;
+    nothing_left || (many && count.unseen * 100 > count.total * most_percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_shrunken_source_is_suspicious() {
+        for (unseen, total, expected, why) in [
+            (0, 0, false, "nothing there, nothing gone"),
+            (0, 100, false, "nothing gone"),
+            (3, 3, true, "nothing left"),
+            (5, 12, false, "a few of a few"),
+            (21, 100, true, "more than a fifth"),
+            (20, 50, false, "few cards, whatever the share"),
+            (2_000, 10_000, false, "a fifth"),
+            (2_001, 10_000, true, "more than a fifth"),
+        ] {
+            assert_eq!(
+                is_suspicious(Unseen { unseen, total }, 20),
+                expected,
+                "{why}"
+            );
+        }
+    }
+}

@@ -81,7 +81,6 @@ fn run_and_kill(kind: &str, folder: &Path, seed: &mut u64) -> u64 {
         .env(FOLDER, folder)
         .env(KIND, kind)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();

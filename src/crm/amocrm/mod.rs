@@ -39,7 +39,7 @@ use crate::record::{Card, Employee, EntityId, EntityKind};
 pub const KIND: Kind = Kind {
     name: "amocrm",
     example: settings::EXAMPLE,
-    later: &["hook_secret"],
+    later: &[],
     open: settings::open,
 };
 

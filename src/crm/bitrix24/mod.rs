@@ -37,12 +37,7 @@ use crate::record::{Card, CrmName, Employee, EntityId, EntityKind};
 pub const KIND: Kind = Kind {
     name: "bitrix24",
     example: EXAMPLE,
-    later: &[
-        "hook_secret",
-        "application_token",
-        "client_id",
-        "client_secret",
-    ],
+    later: &["application_token", "client_id", "client_secret"],
     open,
 };
 

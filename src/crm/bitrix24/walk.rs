@@ -158,10 +158,10 @@ impl<'a> Listing<'a> {
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let filter: String = wanted
-            .iter()
-            .map(|id| format!("&filter[%40ID][]={id}"))
-            .collect();
+        let mut filter = String::new();
+        for id in wanted {
+            let _ = write!(filter, "&filter[%40ID][]={id}");
+        }
         let ask = || async {
             let command = Command {
                 method: self.method,

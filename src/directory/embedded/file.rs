@@ -71,7 +71,7 @@ CREATE TABLE notices (
     source INTEGER NOT NULL, id ANY NOT NULL, ticket INTEGER NOT NULL, event INTEGER NOT NULL,
     again INTEGER NOT NULL, due INTEGER NOT NULL, PRIMARY KEY (source, id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX notices_due ON notices (due, ticket);
+CREATE INDEX notices_due ON notices (source, due, ticket);
 CREATE TABLE news (
     crm INTEGER PRIMARY KEY, cursor TEXT NOT NULL
 ) STRICT;

@@ -89,55 +89,56 @@ pub(super) fn forget(transaction: &Transaction<'_>, crm: i64) -> rusqlite::Resul
         .map(drop)
 }
 
-/// The notices that are due, the longest waiting first.
+/// The notices for one kind that are due, the longest waiting first.
 pub(super) fn due(
     connection: &Connection,
-    crm: i64,
+    source: Source,
     now: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Vec<Waiting>> {
-    let (from, to) = range(crm);
+    let kind = source
+        .kind()
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(0, source.0))?;
     connection
         .prepare_cached(
-            "SELECT source, id, ticket, event, again FROM notices INDEXED BY notices_due
-            WHERE due <= ?1 AND source >= ?2 AND source < ?3 ORDER BY due, ticket",
+            "SELECT id, ticket, event, again FROM notices
+            WHERE source = ?1 AND due <= ?2 ORDER BY due, ticket",
         )?
-        .query_map(params![now.as_second(), from, to], read)?
+        .query_map(params![source.0, now.as_second()], |row| {
+            let id: Key = row.get(0)?;
+            let event = match row.get(2)? {
+                0 => Event::Changed,
+                1 => Event::Gone,
+                2 => Event::Merged,
+                other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
+            };
+            Ok(Waiting {
+                notice: Notice {
+                    kind,
+                    id: EntityId::new(&id.text()),
+                    event,
+                },
+                ticket: row.get::<_, i64>(1)?.unsigned_abs(),
+                again: row.get(3)?,
+            })
+        })?
         .take(limit)
         .collect()
 }
 
-fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
-    let source: i64 = row.get(0)?;
-    let kind = Source(source)
-        .kind()
-        .ok_or(rusqlite::Error::IntegralValueOutOfRange(0, source))?;
-    let id: Key = row.get(1)?;
-    let event = match row.get(3)? {
-        0 => Event::Changed,
-        1 => Event::Gone,
-        2 => Event::Merged,
-        other => return Err(rusqlite::Error::IntegralValueOutOfRange(3, other)),
-    };
-    Ok(Waiting {
-        notice: Notice {
-            kind,
-            id: EntityId::new(&id.text()),
-            event,
-        },
-        ticket: row.get::<_, i64>(2)?.unsigned_abs(),
-        again: row.get(4)?,
-    })
-}
-
-/// How many wait, and when the first is due.
-pub(super) fn length(connection: &Connection, crm: i64) -> rusqlite::Result<QueueLength> {
+/// How many wait for a CRM in all.
+pub(super) fn count(connection: &Connection, crm: i64) -> rusqlite::Result<u64> {
     let (from, to) = range(crm);
     connection
-        .prepare_cached(
-            "SELECT count(*), min(due) FROM notices WHERE source >= ?1 AND source < ?2",
-        )?
-        .query_row([from, to], |row| {
+        .prepare_cached("SELECT count(*) FROM notices WHERE source >= ?1 AND source < ?2")?
+        .query_row([from, to], |row| Ok(row.get::<_, i64>(0)?.unsigned_abs()))
+}
+
+/// How many wait for one kind, and when the first is due.
+pub(super) fn length(connection: &Connection, source: Source) -> rusqlite::Result<QueueLength> {
+    connection
+        .prepare_cached("SELECT count(*), min(due) FROM notices WHERE source = ?1")?
+        .query_row([source.0], |row| {
             let due: Option<i64> = row.get(1)?;
             Ok(QueueLength {
                 waiting: row.get::<_, i64>(0)?.unsigned_abs(),

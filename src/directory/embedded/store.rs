@@ -215,7 +215,7 @@ impl Store {
     ) -> Result<Queued, DirectoryError> {
         let crm = self.number_of(crm)?;
         self.write("was queueing notices", |transaction| {
-            let waiting = queue::length(transaction, crm)?.waiting;
+            let waiting = queue::count(transaction, crm)?;
             if !notices.is_empty() && waiting.saturating_add(notices.len() as u64) > most {
                 return Ok(Queued::Full);
             }
