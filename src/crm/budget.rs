@@ -26,6 +26,8 @@ pub enum Lane {
     Walk,
 }
 
+/// How long a request of a background lane lets more urgent ones go first.
+const LONG_ENOUGH: Duration = Duration::from_secs(10);
 /// How many lanes there are.
 const LANES: usize = Lane::Walk as usize + 1;
 
@@ -72,10 +74,22 @@ impl Budget {
     }
 
     /// Waits until a request of a background lane may be sent, and counts it.
+    ///
+    /// Whoever has waited for [`LONG_ENOUGH`] lets only callers go first: no walk waits for ever
+    /// because changes are asked for too often.
     pub async fn take(&self, lane: Lane) {
         let _waiting = self.wait_in_line(lane);
-        while let Err(wait) = self.try_take(lane) {
-            tokio::time::sleep(wait).await;
+        let began = Instant::now();
+        loop {
+            let urgency = if began.elapsed() < LONG_ENOUGH {
+                lane
+            } else {
+                Lane::Notice
+            };
+            match self.try_take(urgency) {
+                Ok(()) => return,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
         }
     }
 
@@ -257,6 +271,33 @@ mod tests {
             order.into_inner().unwrap(),
             [Lane::Notice, Lane::Change, Lane::Walk, Lane::Walk]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_gets_its_turn_however_many_changes_are_asked_for() {
+        let budget = Budget::new(Limits {
+            per_second: 2.0,
+            burst: 2.0,
+            reserve: 1.0,
+        });
+        let ask_on = async || {
+            loop {
+                budget.take(Lane::Change).await;
+            }
+        };
+        let walk = async {
+            let began = Instant::now();
+            for _ in 0..10 {
+                budget.take(Lane::Walk).await;
+            }
+            began.elapsed()
+        };
+        tokio::select! {
+            () = ask_on() => {}
+            () = ask_on() => {}
+            () = ask_on() => {}
+            took = walk => assert!(took < Duration::from_mins(3), "{took:?}"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

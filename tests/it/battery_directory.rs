@@ -18,13 +18,13 @@ use pryamo::record::{Card, CrmName, Employee, EmployeeId, Entity, EntityId, Enti
 use EntityKind::{Company, Contact, Deal, Lead};
 
 /// A folder with one kind of store in it.
-struct Bench {
+pub(crate) struct Bench {
     kind: &'static Kind,
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn open(&self) -> Arc<dyn Directory> {
+    pub(crate) fn open(&self) -> Arc<dyn Directory> {
         open(self.kind, self.folder.path(), RosterRules::default()).expect("the store opens")
     }
 }
@@ -34,7 +34,7 @@ fn open(kind: &Kind, folder: &Path, rules: RosterRules) -> Result<Arc<dyn Direct
     (kind.open)(toml::Table::new(), Opening { data_dir, rules })
 }
 
-fn benches() -> Vec<Bench> {
+pub(crate) fn benches() -> Vec<Bench> {
     let bench = |kind| Bench {
         kind,
         folder: tempfile::tempdir().unwrap(),
@@ -44,23 +44,23 @@ fn benches() -> Vec<Bench> {
     benches
 }
 
-fn sales() -> CrmName {
+pub(crate) fn sales() -> CrmName {
     CrmName::new("sales")
 }
 
-fn retail() -> CrmName {
+pub(crate) fn retail() -> CrmName {
     CrmName::new("retail")
 }
 
-fn phone(number: u64) -> E164 {
+pub(crate) fn phone(number: u64) -> E164 {
     E164::from_digits(79_160_000_000 + number).unwrap()
 }
 
-fn instant(written: &str) -> Timestamp {
+pub(crate) fn instant(written: &str) -> Timestamp {
     written.parse().unwrap()
 }
 
-fn card(kind: EntityKind, id: &str, name: &str) -> Card {
+pub(crate) fn card(kind: EntityKind, id: &str, name: &str) -> Card {
     let mut card = Card::new(kind, EntityId::new(id));
     name.clone_into(&mut card.name);
     card
@@ -75,7 +75,7 @@ fn linked(kind: EntityKind, id: &str, links: &[(EntityKind, &str)]) -> Card {
     card
 }
 
-fn change(crm: &CrmName, kind: EntityKind, cards: Vec<(Card, Vec<E164>)>) -> Change {
+pub(crate) fn change(crm: &CrmName, kind: EntityKind, cards: Vec<(Card, Vec<E164>)>) -> Change {
     Change {
         crm: crm.clone(),
         kind,

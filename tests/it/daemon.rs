@@ -167,14 +167,16 @@ impl Daemon {
     pub fn start_unready(site: &Site) -> Self {
         let config = site.config();
         let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let folder = site.folder.path();
+        let process = start(folder, &arguments, "daemon.log", Stdio::inherit());
+        Self::of(site, process)
+    }
+
+    /// Takes over a daemon that was started some other way, and waits until it answers.
+    pub fn of(site: &Site, process: Child) -> Self {
         let mut daemon = Self {
             address: site.address,
-            process: start(
-                site.folder.path(),
-                &arguments,
-                "daemon.log",
-                Stdio::inherit(),
-            ),
+            process,
             log: site.path("daemon.log"),
             _folder: Arc::clone(&site.folder),
         };
@@ -188,6 +190,10 @@ impl Daemon {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn is_alive(&mut self) -> bool {
