@@ -9,7 +9,7 @@ use crate::crm::CrmError;
 
 /// The first rest after a failure; doubled up to the last.
 const FIRST: Duration = Duration::from_secs(5);
-const LAST: Duration = Duration::from_mins(5);
+const LAST: Duration = Duration::from_mins(1);
 /// A CRM that asks to wait a moment means a moment.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// After a refusal that only a person can mend.
@@ -85,7 +85,7 @@ mod tests {
             turn.failed(&down);
             rests.push((turn.due() - Instant::now()).as_secs());
         }
-        assert_eq!(rests, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        assert_eq!(rests, [5, 10, 20, 40, 60, 60, 60, 60, 60]);
         turn.succeeded(Duration::from_mins(1));
         assert!(!turn.is_due());
         turn.failed(&down);

@@ -28,6 +28,7 @@ mod forward;
 mod lab;
 mod layering;
 mod messy;
+mod outage;
 mod phones;
 mod promises;
 mod resync;
