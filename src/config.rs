@@ -561,8 +561,8 @@ mod tests {
              [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",
         )
         .unwrap();
-        assert_eq!(config.notes.len(), 5, "{:?}", config.notes);
-        assert_eq!(config.crms[0].own.len(), 1);
+        assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+        assert_eq!(config.crms[0].own.len(), 4);
     }
 
     #[test]

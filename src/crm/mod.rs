@@ -8,6 +8,7 @@ pub mod amocrm;
 pub mod bitrix24;
 pub mod budget;
 pub mod csv_file;
+mod oauth;
 
 use std::path::PathBuf;
 use std::sync::Arc;

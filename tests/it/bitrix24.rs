@@ -1,37 +1,72 @@
 //! The Bitrix24 connector: [`recorded`] answers, a made-up [`portal`], and whether that portal
 //! itself keeps to the [`documentation`].
 
+mod changes;
 mod documentation;
+mod events;
+mod hooks;
 mod portal;
 mod recorded;
+mod tokens;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt};
-use pryamo::crm::{Common, Crm, CrmError, KINDS, Page};
+use pryamo::crm::{Common, Crm, CrmError, Hook, KINDS, Page};
 use pryamo::phone::E164;
 use pryamo::record::{CrmName, EntityKind};
 
 use crate::fake_bitrix24::{FakeBitrix24, Options};
-use crate::world::{Entry, User, World};
+use crate::world::{Entry, SharedWorld, User, World};
 
 const CODE: &str = "k0d3example";
+const CLIENT_SECRET: &str = "s3cretexample";
 
 /// The connector with a portal's address and more settings.
 fn connect(url: &str, settings: &str) -> Arc<dyn Crm> {
+    connect_in(Path::new("/nonexistent/bitrix24"), url, settings)
+}
+
+/// The connector that keeps what must survive in this folder.
+fn connect_in(folder: &Path, url: &str, settings: &str) -> Arc<dyn Crm> {
     let common = Common {
         name: CrmName::new("sales"),
         wanted: EntityKind::ALL.to_vec(),
         fields: Vec::new(),
         share: 0.8,
-        state_dir: PathBuf::new(),
+        state_dir: folder.to_owned(),
         config_dir: PathBuf::new(),
     };
     let kind = KINDS.iter().find(|kind| kind.name == "bitrix24");
     let kind = kind.expect("the row of Bitrix24");
     let table = format!("url = '{url}'\n{settings}").parse().unwrap();
     (kind.open)(table, common).unwrap()
+}
+
+/// The settings of the made-up portal's application, that of `Options::default`.
+fn application(fake: &FakeBitrix24) -> String {
+    format!(
+        "client_id = 'local.1example'\nclient_secret = '{CLIENT_SECRET}'\noauth_url = '{}'\n{}",
+        fake.address(),
+        at_speed(100.0)
+    )
+}
+
+/// A portal that is no bottleneck.
+async fn portal_with(world: &SharedWorld, options: Options) -> FakeBitrix24 {
+    let options = Options {
+        speed: 100.0,
+        ..options
+    };
+    FakeBitrix24::start(Arc::clone(world), options).await
+}
+
+fn hook(body: &str) -> Hook<'_> {
+    Hook {
+        content_type: "application/x-www-form-urlencoded",
+        body: body.as_bytes(),
+    }
 }
 
 /// Settings for a portal of a usual plan whose time runs this many times faster.

@@ -1,9 +1,11 @@
-//! A Bitrix24 portal with an incoming webhook, made from the vendor's documentation: it serves a
-//! [`SharedWorld`], enforces the documented limits, counts who breaks them, and can be ill.
+//! A Bitrix24 portal with an incoming webhook and an application, made from the vendor's
+//! documentation: it serves a [`SharedWorld`], enforces the documented limits, counts who breaks them, and can be ill.
 //!
 //! `speed` makes its time run faster: rates are multiplied and times divided by it. Its clock is
 //! its own (see [`Options::clock_start`]), as a portal's clock is not ours.
 
+pub mod application;
+pub mod installed;
 pub mod limits;
 pub mod methods;
 pub mod php;
@@ -26,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use self::application::Application;
 use self::limits::Meter;
 use self::methods::{Answer, Fault, Portal};
 use crate::world::SharedWorld;
@@ -54,6 +57,25 @@ pub struct Options {
     pub is_simple_mode: bool,
     /// The portal's clock at its start, Unix seconds.
     pub clock_start: i64,
+    /// The application's id and secret.
+    pub client_id: &'static str,
+    pub client_secret: &'static str,
+    /// What proves a notice of the portal's.
+    pub application_token: &'static str,
+    /// How long an access token lives.
+    pub access_life_seconds: f64,
+    pub rotation: Rotation,
+    /// Whether the plan lets an application reserve events.
+    pub has_reservation: bool,
+}
+
+/// What becomes of a refresh token that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// It is dead.
+    Strict,
+    /// It goes on working.
+    Lenient,
 }
 
 impl Default for Options {
@@ -70,6 +92,12 @@ impl Default for Options {
             is_admin: true,
             is_simple_mode: false,
             clock_start: 1_795_348_800,
+            client_id: "local.1example",
+            client_secret: "s3cretexample",
+            application_token: "t0kenexample",
+            access_life_seconds: 3600.0,
+            rotation: Rotation::Strict,
+            has_reservation: true,
         }
     }
 }
@@ -109,6 +137,14 @@ pub enum Mood {
     FilterIgnored,
     /// References to earlier results are empty.
     ReferencesIgnored,
+    /// The token server's next answer is lost on its way, then all is well.
+    LoseTokenAnswer,
+    /// A gateway's error page in place of the token server's next answer, then all is well.
+    TokenHtml502,
+    /// The token server refuses with this code.
+    TokenRefused(&'static str),
+    /// The answer to the next event that is fetched is lost on its way, then all is well.
+    LoseNews,
 }
 
 /// A request that was received.
@@ -116,6 +152,7 @@ pub enum Mood {
 pub struct Request {
     /// Since the start of the portal.
     pub at: Duration,
+    /// `oauth/token` for an exchange of tokens.
     pub method: String,
     /// The commands of a batch.
     pub commands: Vec<String>,
@@ -138,6 +175,14 @@ struct Running {
     cuts: watch::Sender<u64>,
     meter: Mutex<Meter>,
     log: Mutex<Log>,
+    application: Mutex<Application>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Caller {
+    Webhook { user: String, code: String },
+    Application { token: String },
 }
 
 #[derive(Default)]
@@ -159,6 +204,7 @@ impl FakeBitrix24 {
             mood: watch::Sender::new(Mood::Well),
             cuts: watch::Sender::new(0),
             log: Mutex::default(),
+            application: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&portal))).abort_handle();
         Self {
@@ -211,7 +257,9 @@ impl Drop for FakeBitrix24 {
 /// Serves until aborted; the connections end with it.
 async fn accept(listener: TcpListener, portal: Arc<Running>) {
     let router = Router::new()
-        .route("/rest/{user}/{code}/{method}", any(answer))
+        .route("/rest/{user}/{code}/{method}", any(by_webhook))
+        .route("/rest/{method}", any(by_application))
+        .route("/oauth/token/", any(installed::exchange))
         .with_state(Arc::clone(&portal));
     let mut connections = JoinSet::new();
     loop {
@@ -241,35 +289,56 @@ async fn accept(listener: TcpListener, portal: Arc<Running>) {
     }
 }
 
-async fn answer(
+async fn by_webhook(
     State(portal): State<Arc<Running>>,
     Path((user, code, method)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let method = method.trim_end_matches(".json").to_lowercase();
-    let mood = *portal.mood.borrow();
-    match mood {
-        // When down, the connection is about to be cut.
-        Mood::Hang | Mood::Down(_) => std::future::pending().await,
-        Mood::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
-        _ => {}
-    }
     let (params, commands) = read_params(query.as_deref(), &headers, &body);
+    let caller = Caller::Webhook { user, code };
+    answer(portal, caller, method, params, commands.0).await
+}
+
+async fn by_application(
+    State(portal): State<Arc<Running>>,
+    Path(method): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (params, commands) = read_params(query.as_deref(), &headers, &body);
+    let token = php::get(&params, "auth").map(php::text).unwrap_or_default();
+    let caller = Caller::Application { token };
+    answer(portal, caller, method, params, commands.0).await
+}
+
+async fn answer(
+    portal: Arc<Running>,
+    caller: Caller,
+    method: String,
+    params: Value,
+    commands: Vec<(String, String)>,
+) -> Response {
+    let method = method.trim_end_matches(".json").to_lowercase();
+    let mood = portal.feel().await;
     let started = portal.now();
-    let outcome = match portal.refuse(mood, &user, &code) {
+    let outcome = match portal.refuse(mood, &caller) {
         Some(refused) => refused,
-        None if method == "batch" => portal.batch(&params, &commands.0, started).await,
-        None => portal.single(&method, &params, started).await,
+        None if method == "batch" => portal.batch(&caller, &params, &commands, started).await,
+        None => portal.single(&caller, &method, &params, started).await,
     };
     let response = outcome.into_response();
     portal.log().requests.push(Request {
         at: portal.started.elapsed(),
-        method,
-        commands: commands.0.into_iter().map(|(_, line)| line).collect(),
+        method: method.clone(),
+        commands: commands.into_iter().map(|(_, line)| line).collect(),
         status: response.status().as_u16(),
     });
+    if mood == Mood::LoseNews && method == "event.offline.get" {
+        portal.lose_answer().await;
+    }
     response
 }
 
@@ -355,19 +424,58 @@ impl Running {
         self.log().violations.push(text.into());
     }
 
-    /// What stops a request before any method runs.
-    fn refuse(&self, mood: Mood, user: &str, code: &str) -> Option<Outcome> {
+    fn application(&self) -> MutexGuard<'_, Application> {
+        self.application
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mood of the moment, once it lets a request through at all.
+    async fn feel(&self) -> Mood {
+        let mood = *self.mood.borrow();
+        match mood {
+            // When down, the connection is about to be cut.
+            Mood::Hang | Mood::Down(_) => std::future::pending().await,
+            Mood::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            _ => {}
+        }
+        mood
+    }
+
+    /// Cuts all connections, and is well again.
+    async fn lose_answer(&self) {
+        self.mood.send_replace(Mood::Well);
+        self.cuts.send_modify(|count| *count += 1);
+        std::future::pending::<()>().await;
+    }
+
+    /// What keeps even the token server from answering.
+    fn ill(&self, mood: Mood) -> Option<Outcome> {
         match mood {
             Mood::Html502(left) => {
                 self.mood.send_replace(match left {
                     0 | 1 => Mood::Well,
                     left => Mood::Html502(left - 1),
                 });
-                return Some(Outcome::Html(502, "<html><h1>502 Bad Gateway</h1></html>"));
+                Some(Outcome::Html(502, "<html><h1>502 Bad Gateway</h1></html>"))
             }
-            Mood::NotJson => return Some(Outcome::Html(200, "<html>Maintenance</html>")),
+            Mood::NotJson => Some(Outcome::Html(200, "<html>Maintenance</html>")),
+            _ => None,
+        }
+    }
+
+    /// What stops a request before any method runs.
+    fn refuse(&self, mood: Mood, caller: &Caller) -> Option<Outcome> {
+        if let Some(ill) = self.ill(mood) {
+            return Some(ill);
+        }
+        match mood {
             Mood::Redirect => {
-                let to = format!("https://renamed.example/rest/{user}/{code}/");
+                let path = match caller {
+                    Caller::Webhook { user, code } => format!("{user}/{code}/"),
+                    Caller::Application { .. } => String::new(),
+                };
+                let to = format!("https://renamed.example/rest/{path}");
                 return Some(Outcome::Redirect(to));
             }
             Mood::QueryLimit(left) => {
@@ -384,8 +492,20 @@ impl Running {
             }
             _ => {}
         }
-        let is_ours = user == self.options.user.to_string() && code == self.options.code;
-        if mood == Mood::Revoked || !is_ours {
+        let admitted = match caller {
+            Caller::Webhook { user, code } => {
+                let is_ours = *user == self.options.user.to_string() && code == self.options.code;
+                is_ours && mood != Mood::Revoked
+            }
+            Caller::Application { token } => {
+                let now = self.now();
+                if let Err(fault) = self.application().admit(token, now) {
+                    return Some(fault.into());
+                }
+                mood != Mood::Revoked
+            }
+        };
+        if !admitted {
             let text = "Wrong authorization data";
             return Some(Fault::new(401, "NO_AUTH_FOUND", text).into());
         }
@@ -396,8 +516,8 @@ impl Running {
         None
     }
 
-    async fn single(&self, method: &str, params: &Value, started: f64) -> Outcome {
-        match self.run(method, params).await {
+    async fn single(&self, caller: &Caller, method: &str, params: &Value, started: f64) -> Outcome {
+        match self.run(caller, method, params).await {
             Err(fault) => {
                 let mut body = fault.body();
                 body["time"] = self.time(method, started);
@@ -417,7 +537,13 @@ impl Running {
         }
     }
 
-    async fn batch(&self, params: &Value, cmd: &[(String, String)], started: f64) -> Outcome {
+    async fn batch(
+        &self,
+        caller: &Caller,
+        params: &Value,
+        cmd: &[(String, String)],
+        started: f64,
+    ) -> Outcome {
         if cmd.len() > BATCH_LIMIT {
             self.violate(format!("a batch of {} commands", cmd.len()));
         }
@@ -444,7 +570,7 @@ impl Running {
                 let text = "Method is not allowed for batch usage";
                 Err(Fault::new(405, "ERROR_BATCH_METHOD_NOT_ALLOWED", text))
             } else {
-                self.run(&method, &params).await
+                self.run(caller, &method, &params).await
             };
             match outcome {
                 Ok(answer) => {
@@ -475,7 +601,7 @@ impl Running {
     }
 
     /// Runs one method, alone or in a batch: scopes, working time, the world, the usual delay.
-    async fn run(&self, method: &str, params: &Value) -> Result<Answer, Fault> {
+    async fn run(&self, caller: &Caller, method: &str, params: &Value) -> Result<Answer, Fault> {
         let mood = *self.mood.borrow();
         let needed = methods::scopes_of(method);
         let has = |scope: &&'static str| {
@@ -491,6 +617,18 @@ impl Running {
         if !self.meter().has_time(method) {
             self.violate(format!("more working time of {method} than allowed"));
             return Err(operation_limit());
+        }
+        if method == "feature.get" {
+            let code = php::get(params, "CODE").map(php::text).unwrap_or_default();
+            let is_there = code == "rest_offline_extended" && self.options.has_reservation;
+            return Ok(Answer {
+                result: json!({"value": if is_there { "Y" } else { "N" }}),
+                ..Answer::default()
+            });
+        }
+        if method.starts_with("event.") && matches!(caller, Caller::Application { .. }) {
+            let mut application = self.application();
+            return application.run(method, params, &self.options);
         }
         let mut answer = {
             let world = self.world.read().unwrap_or_else(PoisonError::into_inner);

@@ -25,6 +25,7 @@ mod disk;
 mod fake_amocrm;
 mod fake_bitrix24;
 mod forward;
+mod hooks;
 mod lab;
 mod layering;
 mod messy;

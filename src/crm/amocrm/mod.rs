@@ -3,7 +3,7 @@
 //! Cards come by pages and by search, employees from the users' list. Knows neither the directory
 //! nor any call. Facts are the vendor's pages (amocrm.ru/developers/content, developers.kommo.com);
 //! what they leave open is told where it matters. The parts: `settings` opens the
-//! connector, `link` sends one request, `token` says with which right and `store` keeps it, `wire`
+//! connector, `link` sends one request, `token` says with which right, `wire`
 //! reads the answer, `lists` turns pages into streams, `check` looks for what is to mend.
 //!
 //! amoCRM's API calls its deals `leads`. Deals carry no phone: they are found by their contacts.
@@ -12,7 +12,6 @@ mod check;
 mod link;
 mod lists;
 mod settings;
-mod store;
 mod token;
 mod wire;
 

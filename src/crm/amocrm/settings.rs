@@ -9,10 +9,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::link::{Link, Patience};
-use super::store::Store;
-use super::token::{Application, First, OAuth, Tokens};
+use super::token::{Application, Tokens};
 use super::{Amocrm, KINDS};
 use crate::crm::budget::{Budget, Limits};
+use crate::crm::oauth::store::Store;
+use crate::crm::oauth::{Grant, Keeper};
 use crate::crm::{Common, Crm, SettingsError, http_client};
 
 pub(super) const EXAMPLE: &str = r#"[[crm]]
@@ -182,8 +183,8 @@ fn tokens(settings: Settings, link: Arc<Link>, store: Store) -> Result<Tokens, S
                 "`crm.authorization_code` and `crm.refresh_token` exclude each other",
             ));
         }
-        (Some(code), None) => Some(First::Code(code)),
-        (None, Some(refresh)) => Some(First::Refresh(refresh)),
+        (Some(code), None) => Some(Grant::Code(code)),
+        (None, Some(refresh)) => Some(Grant::Refresh(refresh)),
         (None, None) => None,
     };
     if first.is_none() && !matches!(store.load(), Ok(Some(_))) {
@@ -192,16 +193,13 @@ fn tokens(settings: Settings, link: Arc<Link>, store: Store) -> Result<Tokens, S
         ));
     }
     let application = Application {
-        client_id,
+        link,
+        client_id: client_id.clone(),
         client_secret,
         redirect_uri,
-        first,
     };
-    Ok(Tokens::OAuth(Arc::new(OAuth::new(
-        link,
-        application,
-        store,
-    ))))
+    let keeper = Keeper::new(application, client_id, first, store);
+    Ok(Tokens::OAuth(Arc::new(keeper)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Requests to one portal: the address, the two budgets, the envelope, the repeats.
+//! Requests to one portal: the two budgets, the envelope, the repeats.
 //!
-//! The webhook's address holds its secret code, so it never leaves this file: no error, log line
-//! or `Debug` output carries it.
+//! With which right a request comes, `access` knows; a token that has expired is renewed here, and
+//! the request sent once more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, LOCATION};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::CrmError;
 use super::super::budget::{Budget, Lane};
+use super::access::{Access, By};
 use super::operating::{Ledger, Reading};
 use super::refusal::Refusal;
 use super::wire;
@@ -26,18 +28,17 @@ const ANSWER_LIMIT_BYTES: usize = 64 << 20;
 /// The most commands that a batch may hold.
 pub(super) const BATCH_LIMIT: usize = 50;
 
-/// A webhook of one portal.
+/// How long everything rests after the vendor has blocked the portal by hand.
+const OVERLOAD_PAUSE: Duration = Duration::from_mins(10);
+
+/// A way into one portal: its webhook or its application.
 pub(super) struct Client {
     http: reqwest::Client,
-    base: Base,
-    budget: Budget,
+    access: Access,
+    /// The portal counts requests by the address they come from: all ways share one bucket.
+    budget: Arc<Budget>,
+    /// It counts working time for each webhook and application apart.
     ledger: Ledger,
-}
-
-/// The webhook's address, with a trailing slash, and the secret code in it.
-pub(super) struct Base {
-    pub(super) address: SecretString,
-    pub(super) code: SecretString,
 }
 
 /// One request.
@@ -56,6 +57,8 @@ pub(super) struct Reply {
     /// Where the next page of a counted list begins.
     pub(super) next: Option<u64>,
     pub(super) time: Value,
+    /// The token that it was asked with.
+    token: Option<SecretString>,
 }
 
 /// A command of a batch. The query is encoded already, but for `$result[..]`.
@@ -92,13 +95,23 @@ enum TransportFault {
 }
 
 impl Client {
-    pub(super) fn new(http: reqwest::Client, base: Base, budget: Budget, ledger: Ledger) -> Self {
+    pub(super) fn new(
+        http: reqwest::Client,
+        access: Access,
+        budget: Arc<Budget>,
+        ledger: Ledger,
+    ) -> Self {
         Self {
             http,
-            base,
+            access,
             budget,
             ledger,
         }
+    }
+
+    /// With which right this asks.
+    pub(super) fn by(&self) -> By {
+        self.access.by()
     }
 
     /// Calls one method in a background lane.
@@ -191,7 +204,34 @@ impl Client {
         }
     }
 
+    /// Asks, and once more with a new token if the old one has expired.
     async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, CrmError> {
+        let mut token = self.access.token(None).await?;
+        let (mut status, mut envelope) = self.exchange(ask, token.as_ref()).await?;
+        let is_expired = |status, envelope: &Value| {
+            let refusal = Refusal::read(status, envelope);
+            refusal.is_some_and(|refusal| refusal.means_expired_token())
+        };
+        if token.is_some() && is_expired(status, &envelope) {
+            token = self.access.token(token).await?;
+            (status, envelope) = self.exchange(ask, token.as_ref()).await?;
+        }
+        let reply = self.read_reply(ask.about, status, envelope, token)?;
+        self.access.note_time(&reply.time);
+        Ok(reply)
+    }
+
+    async fn exchange(
+        &self,
+        ask: &Ask<'_>,
+        token: Option<&SecretString>,
+    ) -> Result<(u16, Value), CrmError> {
+        self.admit(ask).await?;
+        let (status, body) = self.send(ask, token).await?;
+        Ok((status, read_envelope(ask.about, status, &body)?))
+    }
+
+    async fn admit(&self, ask: &Ask<'_>) -> Result<(), CrmError> {
         match ask.lane {
             Lane::Live => {
                 let rest = self.ledger.refused(ask.about);
@@ -202,25 +242,28 @@ impl Client {
             }
             background => self.budget.take(background).await,
         }
-        let (status, body) = self.send(ask).await?;
-        self.read_reply(ask.about, status, &body)
+        Ok(())
     }
 
     /// Gives the status and the body; a redirect is an error, for following it would lose the body.
-    async fn send(&self, ask: &Ask<'_>) -> Result<(u16, Vec<u8>), CrmError> {
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        token: Option<&SecretString>,
+    ) -> Result<(u16, Vec<u8>), CrmError> {
         let unreachable = |cause: reqwest::Error| CrmError::Unreachable {
             method: ask.about.to_owned(),
             cause: Box::new(cause.without_url()),
         };
-        let address = format!("{}{}", self.base.address.expose_secret(), ask.method);
-        let mut response = self
+        let request = self
             .http
-            .post(address)
-            .header(ACCEPT, "application/json")
-            .json(ask.body)
-            .send()
-            .await
-            .map_err(unreachable)?;
+            .post(self.access.address(ask.method))
+            .header(ACCEPT, "application/json");
+        let request = match token {
+            Some(token) => request.json(&with_token(ask.body, token)),
+            None => request.json(ask.body),
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_redirection() {
             return Err(moved(ask.about, &response));
@@ -235,16 +278,14 @@ impl Client {
         Ok((status.as_u16(), body))
     }
 
-    fn read_reply(&self, about: &'static str, status: u16, body: &[u8]) -> Result<Reply, CrmError> {
-        let mut envelope: Value = match serde_json::from_slice(body) {
-            Ok(envelope) => envelope,
-            Err(error) if body.trim_ascii_start().starts_with(b"{") => {
-                let text = format!("broken JSON in column {}", error.column());
-                return Err(shape(about, text));
-            }
-            Err(_) => return Err(transport(about, TransportFault::ErrorPage(status))),
-        };
-        if let Some(refusal) = self.refusal(status, &envelope) {
+    fn read_reply(
+        &self,
+        about: &'static str,
+        status: u16,
+        mut envelope: Value,
+        token: Option<SecretString>,
+    ) -> Result<Reply, CrmError> {
+        if let Some(refusal) = self.refusal(status, &envelope, token.as_ref()) {
             let time = envelope.get("time").unwrap_or(&Value::Null);
             return Err(self.take_refusal(about, refusal, &Reading::new(time, time)));
         }
@@ -257,6 +298,7 @@ impl Client {
             result: result.ok_or_else(|| shape(about, "no `result`"))?,
             next: take("next").as_ref().and_then(wire::positive),
             time: take("time").unwrap_or_default(),
+            token,
         })
     }
 
@@ -275,7 +317,7 @@ impl Client {
             .map(|(place, method)| {
                 let name = command_name(place);
                 let refusal = wire::slot(part("result_error"), &name, place)
-                    .and_then(|error| self.refusal(200, error));
+                    .and_then(|error| self.refusal(200, error, reply.token.as_ref()));
                 if let Some(refusal) = refusal {
                     let time = wire::slot(part("result_time"), &name, place);
                     let reading = Reading::new(time.unwrap_or(&reply.time), &reply.time);
@@ -312,9 +354,9 @@ impl Client {
     }
 
     /// Reads a refusal, without our secret should the portal have repeated it.
-    fn refusal(&self, status: u16, body: &Value) -> Option<Refusal> {
+    fn refusal(&self, status: u16, body: &Value, token: Option<&SecretString>) -> Option<Refusal> {
         let refusal = Refusal::read(status, body)?;
-        Some(refusal.without(self.base.code.expose_secret()))
+        Some(refusal.without(self.access.secret(token)))
     }
 
     /// Draws the consequences for the budgets, and gives the error to tell.
@@ -322,11 +364,15 @@ impl Client {
         if refusal.means_full_bucket() {
             self.budget.fill();
         }
+        if refusal.means_overload() {
+            // Whatever is asked now makes it worse.
+            self.budget.pause(OVERLOAD_PAUSE);
+        }
         let mut rest = Duration::ZERO;
         if refusal.means_spent_time() {
             rest = self.ledger.refuse(method, told.forgets_in);
         }
-        refusal.into_error(method, rest)
+        refusal.into_error(method, self.by(), rest)
     }
 }
 
@@ -342,6 +388,27 @@ impl Batch {
 
     fn method(&self, place: usize) -> &'static str {
         self.methods.get(place).copied().unwrap_or("batch")
+    }
+}
+
+/// The body with the token among the method's parameters.
+fn with_token(body: &Value, token: &SecretString) -> Value {
+    let mut body = body.clone();
+    if let Some(parameters) = body.as_object_mut() {
+        let token = Value::String(token.expose_secret().to_owned());
+        parameters.insert("auth".to_owned(), token);
+    }
+    body
+}
+
+fn read_envelope(about: &'static str, status: u16, body: &[u8]) -> Result<Value, CrmError> {
+    match serde_json::from_slice(body) {
+        Ok(envelope) => Ok(envelope),
+        Err(error) if body.trim_ascii_start().starts_with(b"{") => {
+            let text = format!("broken JSON in column {}", error.column());
+            Err(shape(about, text))
+        }
+        Err(_) => Err(transport(about, TransportFault::ErrorPage(status))),
     }
 }
 

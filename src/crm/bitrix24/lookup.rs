@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::super::CrmError;
 use super::super::budget::Lane;
 use super::client::{AfterFault, Client, Command, shape};
-use super::walk::{encode, select};
+use super::query::{encode, select};
 use super::wire;
 use crate::phone::E164;
 use crate::record::{Card, EntityKind};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::CrmError;
+use super::access::By;
 use super::wire;
 
 /// How long to wait after "too many requests"; who repeats lets it grow.
@@ -58,7 +59,7 @@ impl Refusal {
         })
     }
 
-    /// The same, with stars in place of the webhook's secret code.
+    /// The same, with stars in place of a secret.
     pub(super) fn without(mut self, secret: &str) -> Self {
         if !secret.is_empty() {
             self.text = self.text.replace(secret, "***");
@@ -72,13 +73,34 @@ impl Refusal {
         self.code == "query_limit_exceeded"
     }
 
+    /// Says whether the vendor has blocked the portal by hand.
+    pub(super) fn means_overload(&self) -> bool {
+        self.code == "overload_limit"
+    }
+
+    /// Says whether the access token has ended.
+    pub(super) fn means_expired_token(&self) -> bool {
+        self.code == "expired_token"
+    }
+
+    /// The code in lower case; may be empty.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// Code and text in one line.
+    pub(super) fn words(&self) -> String {
+        let words = format!("{} {}", self.shown_code(), self.text);
+        words.trim_end().to_owned()
+    }
+
     /// Says whether the method's working time is spent.
     pub(super) fn means_spent_time(&self) -> bool {
         self.code == "operation_time_limit"
     }
 
     /// What a caller of `method` is told. `rest` is how long the method rests if its time is spent.
-    pub(super) fn into_error(self, method: &str, rest: Duration) -> CrmError {
+    pub(super) fn into_error(self, method: &str, by: By, rest: Duration) -> CrmError {
         match self.code.as_str() {
             "query_limit_exceeded" => CrmError::RateLimited(TOO_MANY_REQUESTS_WAIT),
             "operation_time_limit" => CrmError::RateLimited(rest),
@@ -91,24 +113,24 @@ impl Refusal {
             }
             "internal_server_error" | "error_unexpected_answer" => self.into_fault(method),
             code => {
-                if let Some(mend) = credentials_mend(code) {
+                if let Some(mend) = credentials_mend(code, by) {
                     CrmError::Unauthorized(self.with_code(mend))
-                } else if let Some(mend) = rights_mend(code, method) {
+                } else if let Some(mend) = rights_mend(code, method, by) {
                     self.into_forbidden(method, mend)
                 } else {
-                    self.into_error_by_status(method, rest)
+                    self.into_error_by_status(method, by, rest)
                 }
             }
         }
     }
 
-    fn into_error_by_status(self, method: &str, rest: Duration) -> CrmError {
+    fn into_error_by_status(self, method: &str, by: By, rest: Duration) -> CrmError {
         if self.text.eq_ignore_ascii_case("access denied.") {
-            return self.into_forbidden(method, OWNER_RIGHTS);
+            return self.into_forbidden(method, owner_rights(by));
         }
         match self.status {
-            401 => CrmError::Unauthorized(self.with_code(NEW_WEBHOOK)),
-            403 => self.into_forbidden(method, OWNER_RIGHTS),
+            401 => CrmError::Unauthorized(self.with_code(anew(by))),
+            403 => self.into_forbidden(method, owner_rights(by)),
             429 => CrmError::RateLimited(rest),
             500.. => self.into_fault(method),
             _ => CrmError::Refused {
@@ -153,46 +175,84 @@ impl Refusal {
     }
 }
 
-const NEW_WEBHOOK: &str =
-    "make an incoming webhook in the portal and put its address into `crm.url`";
-const OWNER_RIGHTS: &str = "the owner of the webhook behind `crm.url` may not do this; give the \
-                            webhook to somebody with rights to read all cards";
-
-/// What to do about refused credentials; `None` if the code means something else.
-fn credentials_mend(code: &str) -> Option<&'static str> {
-    match code {
-        "no_auth_found" | "invalid_token" | "authorization_error" | "error_oauth" => {
-            Some("the portal does not know this webhook; make a new one and put it into `crm.url`")
+/// How to come by new credentials.
+fn anew(by: By) -> &'static str {
+    match by {
+        By::Webhook => "make an incoming webhook in the portal and put its address into `crm.url`",
+        By::Application => {
+            "let an administrator of the portal install the application of `crm.client_id` again"
         }
-        "expired_token" => {
-            Some("the webhook has expired; make one without an end and put it into `crm.url`")
-        }
-        "application_not_found" | "not_installed" => Some(NEW_WEBHOOK),
-        "payment_required" => Some("the portal's plan has run out; pay for it, or see `crm.url`"),
-        "method_confirm_waiting" => {
-            Some("an administrator of the portal has to confirm the access of `crm.url`")
-        }
-        _ => None,
     }
 }
 
+fn owner_rights(by: By) -> &'static str {
+    match by {
+        By::Webhook => {
+            "the owner of the webhook behind `crm.url` may not do this; give the webhook to \
+             somebody with rights to read all cards"
+        }
+        By::Application => {
+            "who installed the application of `crm.client_id` may not do this; an administrator of \
+             the portal has to install it"
+        }
+    }
+}
+
+/// What to do about refused credentials; `None` if the code means something else.
+fn credentials_mend(code: &str, by: By) -> Option<&'static str> {
+    let mend = match (code, by) {
+        (
+            "no_auth_found" | "invalid_token" | "authorization_error" | "error_oauth",
+            By::Webhook,
+        ) => "the portal does not know this webhook; make a new one and put it into `crm.url`",
+        ("expired_token", By::Webhook) => {
+            "the webhook has expired; make one without an end and put it into `crm.url`"
+        }
+        ("expired_token", By::Application) => {
+            "a newly renewed token is refused too; is `crm.url` the portal that the application \
+             of `crm.client_id` is installed in?"
+        }
+        (
+            "no_auth_found"
+            | "invalid_token"
+            | "authorization_error"
+            | "error_oauth"
+            | "application_not_found"
+            | "not_installed",
+            _,
+        ) => anew(by),
+        ("payment_required", _) => "the portal's plan has run out; pay for it, or see `crm.url`",
+        ("method_confirm_waiting", By::Webhook) => {
+            "an administrator of the portal has to confirm the access of `crm.url`"
+        }
+        ("method_confirm_waiting", By::Application) => {
+            "an administrator of the portal has to confirm the access of `crm.client_id`"
+        }
+        _ => return None,
+    };
+    Some(mend)
+}
+
 /// What to do about a missing right; `None` if the code means something else.
-fn rights_mend(code: &str, method: &str) -> Option<String> {
+fn rights_mend(code: &str, method: &str, by: By) -> Option<String> {
+    let (noun, key) = (by.noun(), by.key());
     match code {
         "insufficient_scope" | "invalid_scope" => Some(match scope_of(method) {
-            Some(scope) => format!("tick the right `{scope}` in the webhook behind `crm.url`"),
-            None => "the webhook behind `crm.url` lacks a right for this".to_owned(),
+            Some(scope) => format!("tick the right `{scope}` in the {noun} behind `{key}`"),
+            None => format!("the {noun} behind `{key}` lacks a right for this"),
         }),
         "access_denied" | "access denied" => Some(format!(
-            "{OWNER_RIGHTS}, and see that the portal's plan has REST"
+            "{}, and see that the portal's plan has REST",
+            owner_rights(by)
         )),
         "invalid_credentials"
         | "user_access_error"
         | "access_error"
-        | "allowed_only_intranet_user" => Some(OWNER_RIGHTS.to_owned()),
-        "wrong_auth_type" | "method_confirm_denied" => {
-            Some("an incoming webhook, as in `crm.url`, may not do this".to_owned())
-        }
+        | "allowed_only_intranet_user" => Some(owner_rights(by).to_owned()),
+        "wrong_auth_type" | "method_confirm_denied" => Some(match by {
+            By::Webhook => "an incoming webhook, as in `crm.url`, may not do this".to_owned(),
+            By::Application => owner_rights(by).to_owned(),
+        }),
         _ => None,
     }
 }
@@ -216,9 +276,11 @@ mod tests {
 
     fn label(status: u16, code: &str, text: &str) -> (&'static str, String) {
         let body = json!({"error": code, "error_description": text});
-        let error = Refusal::read(status, &body)
-            .unwrap()
-            .into_error("crm.lead.list", Duration::from_mins(1));
+        let error = Refusal::read(status, &body).unwrap().into_error(
+            "crm.lead.list",
+            By::Webhook,
+            Duration::from_mins(1),
+        );
         (error.label(), error.to_string())
     }
 
@@ -284,6 +346,29 @@ mod tests {
             assert!(label(401, code, "").1.contains("`crm.url`"), "{code}");
         }
         assert!(label(403, "insufficient_scope", "").1.contains("`crm`"));
+    }
+
+    #[test]
+    fn an_applications_errors_do_not_speak_of_a_webhook() {
+        for code in [
+            "NO_AUTH_FOUND",
+            "expired_token",
+            "APPLICATION_NOT_FOUND",
+            "METHOD_CONFIRM_WAITING",
+            "insufficient_scope",
+            "ACCESS_DENIED",
+            "WRONG_AUTH_TYPE",
+            "SOMETHING_NEW",
+        ] {
+            let body = json!({"error": code});
+            let refusal = Refusal::read(403, &body).unwrap();
+            let told = refusal.into_error("crm.lead.list", By::Application, Duration::ZERO);
+            let told = told.to_string();
+            assert!(
+                told.contains("`crm.client_id`") && !told.contains("webhook"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -10,24 +10,22 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::{self, BoxStream, StreamExt};
-use jiff::{SignedDuration, Timestamp};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::budget::Lane;
 use super::super::{CrmError, Cursor, Page};
 use super::client::{AfterFault, BATCH_LIMIT, Batch, Client, Command, command_name, shape};
+use super::query::{encode, select};
 use super::wire;
-use crate::record::{Card, EntityId, EntityKind};
+use crate::record::{Card, EntityKind};
 
 /// Rows of a page; a shorter page is the last.
-const PAGE_ROWS: usize = 50;
+pub(super) const PAGE_ROWS: usize = 50;
 /// Pages of a walk's first batch; each further batch doubles them. Together with the highest ID,
 /// which the first batch also asks for, this keeps pages behind the end few: each of them would
 /// bring the list's beginning again and cost working time.
 const FIRST_BATCH_PAGES: usize = 5;
-/// By how much a question for changes reaches back: clocks and long transactions differ.
-const OVERLAP: SignedDuration = SignedDuration::from_mins(5);
 
 /// The most pages in a batch: less after timeouts and gateways' error pages, slowly more again.
 #[derive(Debug)]
@@ -66,22 +64,23 @@ impl Ceiling {
 
 /// What is listed: the cards of one kind, all or the changed ones.
 pub(super) struct Listing<'a> {
-    client: &'a Client,
+    pub(super) client: &'a Client,
     ceiling: &'a Ceiling,
     fields: &'a [String],
     kind: EntityKind,
-    method: &'static str,
+    lane: Lane,
+    pub(super) method: &'static str,
     /// Cards changed at this moment or later; all when `None`.
     changed_since: Option<Timestamp>,
     /// The part of each query that all pages share, encoded.
-    common_query: String,
+    pub(super) common_query: String,
 }
 
 /// Where a listing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
+pub(super) struct Position {
     /// The ID of the last row taken; 0 before the first.
-    after: u64,
+    pub(super) after: u64,
     /// Pages to ask for next, if there are so many.
     wanted_pages: usize,
     /// The highest ID of the kind as far as known: no more pages are asked for than can lie below.
@@ -89,6 +88,15 @@ struct Position {
 }
 
 impl Position {
+    /// Behind this ID, so many pages at first.
+    pub(super) fn behind(after: u64, wanted_pages: usize) -> Self {
+        Self {
+            after,
+            wanted_pages,
+            top: None,
+        }
+    }
+
     /// Says whether no higher ID than the last one is known.
     fn is_at_top(self) -> bool {
         self.top.is_none_or(|top| top <= self.after)
@@ -129,15 +137,21 @@ impl<'a> Listing<'a> {
             ceiling,
             fields,
             kind,
+            lane: Lane::Walk,
             method: wording.list,
             changed_since: None,
             common_query,
         }
     }
 
-    /// The same, of cards that were changed since then only, with an overlap.
-    pub(super) fn changed_since(mut self, since: Timestamp) -> Self {
-        let from = since.checked_sub(OVERLAP).unwrap_or(since);
+    /// The same in another lane.
+    pub(super) fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// The same, of cards that were changed at this moment or later.
+    pub(super) fn changed_since(mut self, from: Timestamp) -> Self {
         // The portal knows whole seconds.
         let from = Timestamp::from_second(from.as_second()).unwrap_or(from);
         let written = from.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
@@ -147,61 +161,14 @@ impl<'a> Listing<'a> {
             encode(&written)
         );
         self.changed_since = Some(from);
-        self
-    }
-
-    /// The cards of these names, those that are there and may be read.
-    pub(super) async fn read(&self, ids: &[EntityId]) -> Result<Page, CrmError> {
-        let mut wanted: Vec<u64> = ids
-            .iter()
-            .filter_map(|id| id.as_str().parse().ok())
-            .collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut filter = String::new();
-        for id in wanted {
-            let _ = write!(filter, "&filter[%40ID][]={id}");
-        }
-        let ask = || async {
-            let command = Command {
-                method: self.method,
-                query: format!("{}{filter}", self.common_query),
-            };
-            let mut batch = self
-                .client
-                .batch(Lane::Notice, vec![command], AfterFault::Stop)
-                .await?;
-            let (cards, _) = self.read_rows(&batch.take(0)?, 0)?;
-            Ok((cards, wire::server_time(&batch.time)))
-        };
-        let (cards, server_time) = self.client.patiently(ask).await?;
-        let is_asked_for = |card: &Card| ids.contains(&card.id);
-        if !cards.iter().all(is_asked_for) {
-            return Err(CrmError::FilterIgnored {
-                method: self.method.to_owned(),
-            });
-        }
-        Ok(Page {
-            cards,
-            server_time,
-            ..Page::default()
-        })
+        self.in_lane(Lane::Change)
     }
 
     /// All pages behind `from`.
     pub(super) fn walk(self, from: Option<Cursor>) -> BoxStream<'a, Result<Page, CrmError>> {
         // A cursor that is not ours starts anew, which changes nothing but the time it takes.
         let after = from.and_then(|cursor| cursor.0.parse().ok()).unwrap_or(0);
-        let first_pages = match self.changed_since {
-            // Most questions for changes find a handful.
-            Some(_) => 1,
-            None => FIRST_BATCH_PAGES,
-        };
-        let start = Position {
-            after,
-            wanted_pages: first_pages,
-            top: None,
-        };
+        let start = Position::behind(after, FIRST_BATCH_PAGES);
         stream::try_unfold((self, Some(start)), |(listing, position)| async move {
             let Some(position) = position else {
                 return Ok(None);
@@ -212,7 +179,11 @@ impl<'a> Listing<'a> {
         .boxed()
     }
 
-    async fn next_page(&self, position: Position) -> Result<(Page, Option<Position>), CrmError> {
+    /// The pages at this position in one request, and the position behind them.
+    pub(super) async fn next_page(
+        &self,
+        position: Position,
+    ) -> Result<(Page, Option<Position>), CrmError> {
         let fetched = self.client.patiently(|| self.fetch(position)).await?;
         let next = (!fetched.ended).then(|| Position {
             after: fetched.last,
@@ -249,7 +220,7 @@ impl<'a> Listing<'a> {
         }
         let mut batch = self
             .client
-            .batch(self.lane(), commands, AfterFault::Stop)
+            .batch(self.lane, commands, AfterFault::Stop)
             .await
             .inspect_err(|error| {
                 if matches!(error, CrmError::Unreachable { .. }) {
@@ -300,14 +271,8 @@ impl<'a> Listing<'a> {
         Ok(fetched)
     }
 
-    fn lane(&self) -> Lane {
-        match self.changed_since {
-            Some(_) => Lane::Change,
-            None => Lane::Walk,
-        }
-    }
-
-    fn command(&self, place: usize, after: u64) -> Command {
+    /// The command for a page: the first of a batch begins `after` an ID, the others chain.
+    pub(super) fn command(&self, place: usize, after: u64) -> Command {
         let behind = match place.checked_sub(1) {
             None => after.to_string(),
             Some(before) => format!("$result[{}][{}][ID]", command_name(before), PAGE_ROWS - 1),
@@ -319,7 +284,7 @@ impl<'a> Listing<'a> {
     }
 
     /// Reads a page behind `after`, and gives its last ID.
-    fn read_rows(&self, rows: &Value, after: u64) -> Result<(Vec<Card>, u64), CrmError> {
+    pub(super) fn read_rows(&self, rows: &Value, after: u64) -> Result<(Vec<Card>, u64), CrmError> {
         let rows = wire::items(rows).ok_or_else(|| shape(self.method, "a page is no list"))?;
         let mut last = after;
         let mut cards = Vec::with_capacity(rows.len());
@@ -339,25 +304,6 @@ impl<'a> Listing<'a> {
         }
         Ok((cards, last))
     }
-}
-
-/// `&select[]=..` for each of the kind's own fields and the wanted ones.
-pub(super) fn select(own: &[&str], wanted: &[String]) -> String {
-    let wanted = wanted.iter().map(String::as_str);
-    let more = wanted.filter(|field| !own.contains(field));
-    let mut query = String::new();
-    for field in own.iter().copied().chain(more) {
-        let _ = write!(query, "&select[]={}", encode(field));
-    }
-    query
-}
-
-/// What a query need not escape besides letters and digits.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
-
-/// A value as a batch's command takes it.
-pub(super) fn encode(value: &str) -> String {
-    utf8_percent_encode(value, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -400,15 +346,5 @@ mod tests {
         assert_eq!(pages_left(1000, Some(1050)), 1);
         assert_eq!(pages_left(1000, Some(1051)), 2);
         assert_eq!(pages_left(1000, Some(u64::MAX)), 50);
-    }
-
-    #[test]
-    fn a_field_is_asked_for_once_and_cannot_break_out() {
-        let wanted = ["ID".to_owned(), "UF_X&start=0".to_owned()];
-        let query = select(&["ID", "PHONE"], &wanted);
-        assert_eq!(
-            query,
-            "&select[]=ID&select[]=PHONE&select[]=UF_X%26start%3D0"
-        );
     }
 }

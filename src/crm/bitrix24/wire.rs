@@ -162,6 +162,13 @@ pub(super) fn server_time(time: &Value) -> Option<Timestamp> {
     })
 }
 
+/// The portal's clock when it had answered.
+pub(super) fn finish_time(time: &Value) -> Option<Timestamp> {
+    let seconds = time.get("finish").and_then(number)?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked by `from_second`")]
+    Timestamp::from_second(seconds as i64).ok()
+}
+
 /// Reads a row of a classic list, with those of `fields` that it holds.
 ///
 /// `ID` and `ASSIGNED_BY_ID` must be there: a page without them is damaged, and taking it would

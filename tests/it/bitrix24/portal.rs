@@ -1,8 +1,10 @@
 //! The connector against the made-up portal: walks, changes, lookups, limits, illnesses.
 
+use std::time::Duration;
+
 use futures::stream::StreamExt;
 use jiff::Timestamp;
-use pryamo::crm::{Cursor, Level, Page, Since};
+use pryamo::crm::{CrmError, Cursor, Level, Page, Since};
 use pryamo::record::{Card, EmployeeId, EntityId, EntityKind, Stage};
 
 use super::{
@@ -331,7 +333,6 @@ async fn a_live_lookup_fails_at_once_and_never_tells_the_secret() {
         (Mood::Html502(1), "unreachable"),
         (Mood::NotJson, "unreachable"),
         (Mood::Down(1), "unreachable"),
-        (Mood::OverloadLimit, "blocked"),
         (Mood::Revoked, "unauthorized"),
         (Mood::ScopeMissing("crm"), "forbidden"),
         (Mood::Redirect, "refused"),
@@ -352,6 +353,30 @@ async fn a_live_lookup_fails_at_once_and_never_tells_the_secret() {
     }
     fake.set_mood(Mood::Well);
     assert_eq!(crm.find(number).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_block_by_the_vendors_hand_stops_everything() {
+    let (fake, crm) = fast_portal(contacts(1)).await;
+    let number = phone(79_000_000_003);
+    fake.set_mood(Mood::OverloadLimit);
+    let first = crm.find(number).await;
+    assert_eq!(label(first.as_ref().err()), "blocked");
+    fake.set_mood(Mood::Well);
+    let Err(CrmError::OutOfBudget(wait)) = crm.find(number).await else {
+        panic!("a blocked portal was asked");
+    };
+    assert!((590..=600).contains(&wait.as_secs()), "{wait:?}");
+    let kinds = [EntityId::from(3)];
+    let background = async {
+        tokio::select! {
+            read = crm.read(EntityKind::Contact, &kinds) => Some(read),
+            walked = drain(crm.walk(EntityKind::Contact, None)) => panic!("{walked:?}"),
+            () = tokio::time::sleep(Duration::from_millis(100)) => None,
+        }
+    };
+    assert!(background.await.is_none());
+    assert_eq!(fake.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -396,11 +421,15 @@ async fn a_check_names_the_missing_right() {
     let (fake, crm) = fast_portal(contacts(1)).await;
     let findings = crm.check().await;
     let levels: Vec<Level> = findings.iter().map(|finding| finding.level).collect();
-    assert_eq!(levels, [Level::Warning, Level::Good], "{findings:?}");
+    assert_eq!(
+        levels,
+        [Level::Warning, Level::Good, Level::Good],
+        "{findings:?}"
+    );
+    assert!(findings[2].text.contains("found by asking"), "{findings:?}");
     fake.set_mood(Mood::ScopeMissing("crm"));
     let findings = crm.check().await;
-    let fault = findings.last().unwrap();
-    assert_eq!(fault.level, Level::Fault);
+    let fault = findings.iter().find(|f| f.level == Level::Fault).unwrap();
     assert!(fault.text.contains("tick the right `crm`"), "{fault:?}");
     assert_eq!(fake.requests().len(), 2);
 }

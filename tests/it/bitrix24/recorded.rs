@@ -21,7 +21,7 @@ use super::{CODE, at_speed, connect, drain, ids, label, phone, printed};
 pub struct Cassette {
     source: String,
     date: String,
-    status: u16,
+    pub status: u16,
     location: Option<String>,
     pub body: Value,
 }
@@ -397,6 +397,10 @@ async fn a_check_tells_what_the_webhook_lacks() {
             "the webhook's owner is no administrator and may see fewer cards",
         ),
         (Level::Good, "the CRM runs in simple mode, without leads"),
+        (
+            Level::Good,
+            "no application (`crm.client_id`): changes are found by asking for them; the notices of an outgoing webhook are believed without `crm.application_token`",
+        ),
     ];
     assert_eq!(told, expected);
     let mended = |f: &Finding| f.level == Level::Good || f.mend.contains("`crm.url` of `sales`");

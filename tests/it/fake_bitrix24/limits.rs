@@ -2,6 +2,7 @@
 //! one-minute buckets. Both count whatever is let in; what they refuse, they count as a violation.
 
 use std::collections::{HashMap, VecDeque};
+
 use tokio::time::Instant;
 
 use super::Options;

@@ -63,7 +63,9 @@ enum Type {
 /// The scopes of which one is needed; none for the basic methods.
 pub fn scopes_of(method: &str) -> &'static [&'static str] {
     match method {
-        "user.current" | "user.admin" | "scope" | "method.get" | "methods" | "batch" => &[],
+        "user.current" | "user.admin" | "scope" | "method.get" | "methods" | "batch"
+        | "feature.get" => &[],
+        _ if method.starts_with("event.") => &[],
         "user.get" | "user.search" => &["user", "user_basic", "user_brief"],
         "department.get" => &["department"],
         _ if method.starts_with("telephony.") => &["telephony"],
@@ -84,6 +86,14 @@ const METHODS: &[&str] = &[
     "crm.lead.list",
     "crm.settings.mode.get",
     "department.get",
+    "event.bind",
+    "event.get",
+    "event.offline.clear",
+    "event.offline.error",
+    "event.offline.get",
+    "event.offline.list",
+    "event.unbind",
+    "feature.get",
     "method.get",
     "scope",
     "telephony.externalcall.searchcrmentities",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::crm::CrmError;
@@ -23,41 +24,44 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Stored {
+pub(in crate::crm) struct Stored {
     /// The application that the pair belongs to.
-    pub(super) client_id: String,
+    pub(in crate::crm) client_id: String,
     /// The code or token of the configuration that the pair descends from; spent by now.
     #[serde(serialize_with = "expose_optional")]
-    pub(super) origin: Option<SecretString>,
+    pub(in crate::crm) origin: Option<SecretString>,
     /// `None` while the first exchange is under way.
-    pub(super) pair: Option<Pair>,
+    pub(in crate::crm) pair: Option<Pair>,
     /// A renewal was sent and its answer is not here: the refresh token may be spent.
-    pub(super) pending: bool,
+    pub(in crate::crm) pending: bool,
+    /// The connector's own notes on the authorisation; may hold secrets.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(in crate::crm) notes: Value,
 }
 
 /// An access token and the refresh token that came with it.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Pair {
+pub(in crate::crm) struct Pair {
     #[serde(serialize_with = "expose")]
-    pub(super) access: SecretString,
+    pub(in crate::crm) access: SecretString,
     #[serde(serialize_with = "expose")]
-    pub(super) refresh: SecretString,
+    pub(in crate::crm) refresh: SecretString,
     /// When the access token ends, Unix seconds by the CRM's clock; `None` when that was not told.
-    pub(super) ends: Option<i64>,
+    pub(in crate::crm) ends: Option<i64>,
 }
 
 /// The folder that keeps the pair.
-pub(super) struct Store {
+pub(in crate::crm) struct Store {
     folder: PathBuf,
 }
 
 impl Store {
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(in crate::crm) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
     /// What is stored; `None` before the first exchange.
-    pub(super) fn load(&self) -> Result<Option<Stored>, CrmError> {
+    pub(in crate::crm) fn load(&self) -> Result<Option<Stored>, CrmError> {
         let path = self.folder.join(FILE);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -73,7 +77,7 @@ impl Store {
 
     /// Replaces what is stored; when this returns, it outlives a power cut. A few milliseconds once
     /// a day, so it may block.
-    pub(super) fn save(&self, stored: &Stored) -> Result<(), CrmError> {
+    pub(in crate::crm) fn save(&self, stored: &Stored) -> Result<(), CrmError> {
         let path = self.folder.join(FILE);
         self.replace(&path, stored)
             .map_err(|error| failed("write the tokens", &path, error))
@@ -94,7 +98,7 @@ impl Store {
     }
 
     /// Waits until no other process renews. The lock ends with the returned file, also by a kill.
-    pub(super) async fn lock(&self) -> Result<File, CrmError> {
+    pub(in crate::crm) async fn lock(&self) -> Result<File, CrmError> {
         let path = self.folder.join(LOCK_FILE);
         let lock = self
             .make_folder()
@@ -170,6 +174,7 @@ mod tests {
                 ends: Some(5),
             }),
             pending,
+            notes: Value::Null,
         }
     }
 
@@ -187,6 +192,17 @@ mod tests {
         let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!store.folder.join(NEW_FILE).exists());
+    }
+
+    #[test]
+    fn a_file_without_notes_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().to_owned());
+        let old = r#"{"client_id":"c1","origin":null,"pending":false,
+            "pair":{"access":"a1","refresh":"r1","ends":null}}"#;
+        std::fs::write(folder.path().join(FILE), old).unwrap();
+        let loaded = store.load().unwrap().unwrap();
+        assert!(loaded.notes.is_null() && loaded.pair.is_some());
     }
 
     #[test]
