@@ -16,7 +16,7 @@ const CONTACTS: usize = 200_000;
 const COMPANIES: usize = 30_000;
 const LEADS: usize = 30_000;
 /// The share of the vendors' limits that pryamo uses.
-const SHARE: f64 = 0.8;
+pub(crate) const SHARE: f64 = 0.8;
 /// A mirror may take this much longer than its budget's floor.
 const ALLOWED: f64 = 1.2;
 /// The longest that a mirror may take before the test gives up.
@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 const KILLS: u64 = 20;
 
 #[expect(clippy::disallowed_methods, reason = "a knob of this test alone")]
-fn speed(usual: f64) -> f64 {
+pub(crate) fn speed(usual: f64) -> f64 {
     std::env::var("PRYAMO_TEST_SPEED")
         .ok()
         .and_then(|speed| speed.parse().ok())
@@ -33,7 +33,7 @@ fn speed(usual: f64) -> f64 {
 }
 
 /// Waits until every mirror is whole; gives how long that took.
-fn wait_until_ready(daemon: &Daemon) -> Duration {
+pub(crate) fn wait_until_ready(daemon: &Daemon) -> Duration {
     let began = Instant::now();
     while daemon.get("/readyz").status != 200 {
         assert!(began.elapsed() < LONGEST, "not whole:\n{}", daemon.log());
@@ -137,7 +137,7 @@ fn bitrix24_floor(page_seconds: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
-fn as_float(count: usize) -> f64 {
+pub(crate) fn as_float(count: usize) -> f64 {
     count as f64
 }
 
@@ -164,12 +164,12 @@ async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_r
 
 /// A base as amoCRM has it: no leads of Bitrix24's kind, but deals, all of them closed, so that the
 /// truth of the contacts and companies holds.
-fn amocrm_base() -> Messy {
+pub(crate) fn amocrm_base(part: usize) -> Messy {
     let sizes = messy::Sizes {
-        contacts: CONTACTS,
-        companies: COMPANIES,
+        contacts: CONTACTS / part,
+        companies: COMPANIES / part,
         leads: 0,
-        deals: LEADS,
+        deals: LEADS / part,
     };
     let mut base = messy::base_without(2, sizes, &[]);
     for deal in &mut base.world.deals {
@@ -179,7 +179,7 @@ fn amocrm_base() -> Messy {
 }
 
 /// amoCRM has no extensions: they stand in the configuration, by e-mail.
-fn employees_table(base: &Messy) -> String {
+pub(crate) fn employees_table(base: &Messy) -> String {
     let rows = base.world.users.iter().filter_map(|user| {
         let extension = user.extension.as_ref()?;
         Some(format!(
@@ -194,7 +194,7 @@ fn employees_table(base: &Messy) -> String {
 async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
     // Beyond this a busy machine's hiccups look like a broken limit.
     let speed = speed(2.0);
-    let base = amocrm_base();
+    let base = amocrm_base(1);
     let options = fake_amocrm::Options {
         limit: Some(7),
         speed,

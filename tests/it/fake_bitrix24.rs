@@ -42,6 +42,8 @@ pub struct Options {
     pub speed: f64,
     /// How long a page of a list takes, milliseconds at speed 1.
     pub page_ms: f64,
+    /// How long a search by phone takes, milliseconds at speed 1.
+    pub find_ms: f64,
     /// Requests a second that the bucket leaks, at speed 1.
     pub per_second: f64,
     /// Requests that the bucket holds.
@@ -83,6 +85,7 @@ impl Default for Options {
         Self {
             speed: 1.0,
             page_ms: 0.0,
+            find_ms: 0.0,
             per_second: 2.0,
             burst: 50.0,
             operating_seconds: 480.0,
@@ -656,6 +659,11 @@ impl Running {
             if seconds > 0.0 {
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             }
+            self.meter().add(method, seconds);
+        }
+        if method == "crm.duplicate.findbycomm" && self.options.find_ms > 0.0 {
+            let seconds = self.options.find_ms / 1000.0 / self.options.speed;
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             self.meter().add(method, seconds);
         }
         Ok(answer)

@@ -117,7 +117,7 @@ fn measure(crm: &Crm, world: &SharedWorld, every: u64, notices: bool) -> Vec<Dur
     let site = Site::new(&config);
     let daemon = Daemon::start(&site);
     let mut line = Line::open(&daemon);
-    let mut dice = Dice::new(7);
+    let mut dice = Dice(7);
     let mut took = Vec::new();
     for change in 0..CHANGES {
         // Anywhere between two checks for changes.

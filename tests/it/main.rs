@@ -16,6 +16,7 @@ mod asterisk;
 mod battery_directory;
 mod battery_queue;
 mod big_base;
+mod big_base_live;
 mod bitrix24;
 mod cli;
 mod csv_file;

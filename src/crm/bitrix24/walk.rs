@@ -102,6 +102,14 @@ impl Position {
         self.top.is_none_or(|top| top <= self.after)
     }
 
+    /// The part of all identifiers that lies up to `last`.
+    fn share(last: u64, top: Option<u64>) -> Option<f64> {
+        let top = top.filter(|top| *top > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+        let share = last as f64 / top as f64;
+        Some(share.min(1.0))
+    }
+
     /// How many pages to ask for at most.
     fn pages_left(self) -> usize {
         let rows = self.top.map(|top| top.saturating_sub(self.after));
@@ -198,7 +206,7 @@ impl<'a> Listing<'a> {
             cards: fetched.cards,
             cursor: next.map(|next| Cursor(next.after.to_string())),
             server_time: fetched.server_time,
-            done: None,
+            done: Position::share(fetched.last, fetched.top.or(position.top)),
         };
         Ok((page, next))
     }
