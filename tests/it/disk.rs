@@ -42,7 +42,7 @@ fn contact(id: u64, modified: i64) -> Entry {
 }
 
 fn query(id: u64) -> String {
-    format!("phone=8916{:07}&trunk=s&callid=1", id)
+    format!("phone=8916{id:07}&trunk=s&callid=1")
 }
 
 /// Starts a daemon whose `data_dir` is a file system of four megabytes.

@@ -26,6 +26,7 @@ mod disk;
 mod fake_amocrm;
 mod fake_bitrix24;
 mod forward;
+mod freshness;
 mod hooks;
 mod lab;
 mod layering;

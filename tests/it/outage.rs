@@ -117,6 +117,52 @@ fn phone(id: u64) -> String {
     format!("8916{id:07}")
 }
 
+/// What happened on a day.
+struct Day {
+    calls: u64,
+    moved: u64,
+    /// The longest that a stranger waited.
+    slowest: Duration,
+}
+
+/// A day of calls while the portal is down and people go on working in it.
+async fn live_through(office: &Office, world: &SharedWorld, fake: &FakeBitrix24) -> Day {
+    let (mut calls, mut moved, mut slowest) = (0_u64, 0, Duration::ZERO);
+    let down_at = Instant::now();
+    while down_at.elapsed() < DAY {
+        let id = calls % CONTACTS + 1;
+        let asked_at = Instant::now();
+        assert_eq!(office.rings(&phone(id)).await.as_deref(), Some("101"));
+        assert_eq!(
+            asked_at.elapsed(),
+            Duration::ZERO,
+            "a known caller waits for nobody"
+        );
+        if calls.is_multiple_of(10) {
+            let asked_at = Instant::now();
+            let stranger = format!("8903{calls:07}");
+            assert_eq!(office.rings(&stranger).await, None);
+            slowest = slowest.max(asked_at.elapsed());
+        }
+        if calls.is_multiple_of(40) && moved < MOVED {
+            moved += 1;
+            let mut world = world.write().unwrap();
+            let entry = &mut world.contacts[usize::try_from(moved).unwrap() - 1];
+            entry.responsible = 2;
+            #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
+            let now = fake.now() as i64;
+            entry.modified = now;
+        }
+        calls += 1;
+        tokio::time::sleep(BETWEEN_CALLS).await;
+    }
+    Day {
+        calls,
+        moved,
+        slowest,
+    }
+}
+
 /// The most requests in any stretch of so many seconds.
 fn most_within(times: &[Duration], stretch: Duration) -> usize {
     let within = |from: &Duration| {
@@ -147,35 +193,11 @@ async fn a_day_without_the_crm_stops_no_call_and_ends_without_a_rush() {
     office.wait_until_whole().await;
 
     fake.set_mood(Mood::Down(usize::MAX));
-    let down_at = Instant::now();
-    let (mut calls, mut moved, mut slowest) = (0_u64, 0, Duration::ZERO);
-    while down_at.elapsed() < DAY {
-        let id = calls % CONTACTS + 1;
-        let asked_at = Instant::now();
-        assert_eq!(office.rings(&phone(id)).await.as_deref(), Some("101"));
-        assert_eq!(
-            asked_at.elapsed(),
-            Duration::ZERO,
-            "a known caller waits for nobody"
-        );
-        if calls.is_multiple_of(10) {
-            let asked_at = Instant::now();
-            let stranger = format!("8903{calls:07}");
-            assert_eq!(office.rings(&stranger).await, None);
-            slowest = slowest.max(asked_at.elapsed());
-        }
-        if calls.is_multiple_of(40) && moved < MOVED {
-            moved += 1;
-            let mut world = world.write().unwrap();
-            let entry = &mut world.contacts[usize::try_from(moved).unwrap() - 1];
-            entry.responsible = 2;
-            #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
-            let now = fake.now() as i64;
-            entry.modified = now;
-        }
-        calls += 1;
-        tokio::time::sleep(BETWEEN_CALLS).await;
-    }
+    let Day {
+        calls,
+        moved,
+        slowest,
+    } = live_through(&office, &world, &fake).await;
     assert_eq!(moved, MOVED);
     let status = office.mirror.status();
     let contacts = &status.kinds[&EntityKind::Contact];

@@ -3,14 +3,15 @@
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{StatusCode, Url};
 
+use super::account::{ACCOUNT, subdomain_of};
 use super::wire::{Account, User};
-use super::{Amocrm, Listed, USERS, body, method_of, path_of, too_heavy};
+use super::{Amocrm, Listed, USERS, body, method_of, path_of, search, too_heavy, webhooks};
 use crate::crm::budget::Lane;
 use crate::crm::{CrmError, Finding, judge_encryption};
 use crate::fault;
 use crate::record::EntityKind;
 
-const ACCOUNT: &str = "/api/v4/account";
+const UNPAID: &str = "402";
 /// A token that ends sooner than this wants a warning.
 const NOTICE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Nothing has changed that long after now, so a filter that works finds nothing.
@@ -29,6 +30,7 @@ pub(super) async fn findings(crm: &Amocrm) -> Vec<Finding> {
     findings.push(whose(&account, crm.link.base()));
     findings.push(users(crm).await);
     findings.push(filters(crm, &account).await);
+    findings.extend(webhooks(crm).await);
     findings.extend(end_of_token(crm));
     findings
 }
@@ -43,10 +45,8 @@ async fn account(crm: &Amocrm) -> Result<Account, CrmError> {
 }
 
 fn whose(account: &Account, base: &Url) -> Finding {
-    let host = base.host_str().unwrap_or_default();
-    let of_vendor = [".amocrm.ru", ".amocrm.com", ".kommo.com"];
-    let subdomain = of_vendor.iter().find_map(|end| host.strip_suffix(end));
-    if subdomain.is_some_and(|subdomain| subdomain != account.subdomain) {
+    if subdomain_of(base).is_some_and(|subdomain| subdomain != account.subdomain) {
+        let host = base.host_str().unwrap_or_default();
         return Finding::warning(
             format!(
                 "the account calls itself `{}`, not {host}",
@@ -93,13 +93,23 @@ async fn filters(crm: &Amocrm, account: &Account) -> Finding {
         ("limit", "1".to_owned()),
     ];
     let path = path_of(EntityKind::Contact);
-    match crm.live_rows(path, &query).await {
+    match search::rows(crm, path, &query).await {
         Ok(rows) if rows.is_empty() => works,
         Ok(_) => Finding::warning(
             "the account ignores filters; changes are read newest first until known ones come",
             "works as it is; the vendor's support can switch the filters on",
         ),
         Err(error) => fault(&error),
+    }
+}
+
+/// Whether the account still sends what happens; nothing where no webhook leads here, or where the
+/// token's owner may not know.
+async fn webhooks(crm: &Amocrm) -> Option<Finding> {
+    match webhooks::ours(crm, Lane::Live).await {
+        Ok(ours) => webhooks::judge(&ours),
+        Err(CrmError::Forbidden { .. }) => None,
+        Err(error) => Some(fault(&error)),
     }
 }
 
@@ -123,6 +133,7 @@ fn fault(error: &CrmError) -> Finding {
     let mend = match error {
         CrmError::Unauthorized(_) => "see `crm.token`, or `crm.authorization_code` with OAuth",
         CrmError::Forbidden { .. } => "see the rights of the user who generated `crm.token`",
+        CrmError::Refused { code, .. } if code == UNPAID => "let the account's owner pay for it",
         CrmError::Blocked(_) => "write to the vendor's support",
         CrmError::RateLimited(_) | CrmError::OutOfBudget(_) => {
             "another program uses up the account's requests; lower `crm.limits` or stop it"

@@ -68,7 +68,14 @@ struct State {
     /// 429s in a row, those of one burst counted once.
     strikes: u32,
     paused_until: Option<Instant>,
-    blocked_until: Option<Instant>,
+    block: Option<Block>,
+}
+
+/// The vendor's gateway lets nothing through.
+struct Block {
+    since: Instant,
+    /// When the next request may try.
+    until: Instant,
 }
 
 impl Link {
@@ -143,13 +150,14 @@ impl Link {
             Lane::Live => self.patience.timeout.min(LIVE_TIMEOUT),
             _ => self.patience.timeout,
         };
+        let sent_at = Instant::now();
         let response = request
             .timeout(timeout)
             .send()
             .await
             .map_err(|error| unreachable(method, error))?;
         let answer = self.read(method, response).await?;
-        self.hold_back(&answer)?;
+        self.hold_back(&answer, sent_at)?;
         Ok(answer)
     }
 
@@ -181,10 +189,10 @@ impl Link {
     fn pass_block(&self) -> Result<(), CrmError> {
         let now = Instant::now();
         let mut state = self.lock();
-        match state.blocked_until {
-            Some(until) if now < until => Err(blocked(until - now)),
-            Some(_) => {
-                state.blocked_until = Some(now + BLOCK_PAUSE);
+        match &mut state.block {
+            Some(block) if now < block.until => Err(blocked(block.until - now)),
+            Some(block) => {
+                block.until = now + BLOCK_PAUSE;
                 Ok(())
             }
             None => Ok(()),
@@ -220,10 +228,13 @@ impl Link {
         })
     }
 
-    fn hold_back(&self, answer: &Answer) -> Result<(), CrmError> {
+    /// A good answer ends a block, unless it was under way when the block came.
+    fn hold_back(&self, answer: &Answer, sent_at: Instant) -> Result<(), CrmError> {
         match answer.status {
             StatusCode::FORBIDDEN if !answer.is_json => {
-                self.lock().blocked_until = Some(Instant::now() + BLOCK_PAUSE);
+                let since = Instant::now();
+                let until = since + BLOCK_PAUSE;
+                self.lock().block = Some(Block { since, until });
                 Err(blocked(BLOCK_PAUSE))
             }
             StatusCode::TOO_MANY_REQUESTS => {
@@ -235,7 +246,7 @@ impl Link {
                 if !status.is_server_error() {
                     let mut state = self.lock();
                     state.strikes = 0;
-                    state.blocked_until = None;
+                    state.block = state.block.take().filter(|block| sent_at < block.since);
                 }
                 Ok(())
             }
@@ -319,7 +330,7 @@ pub(super) fn refusal(method: &str, answer: &Answer) -> CrmError {
     }
     let text = match status.as_u16() {
         300..400 => "the account has moved; see `crm.url`".to_owned(),
-        402 => "the account is unpaid".to_owned(),
+        402 => "the account is unpaid; it answers again once its owner has paid".to_owned(),
         404 if words.is_empty() => "no such account; see `crm.url`".to_owned(),
         _ => words,
     };
@@ -387,27 +398,32 @@ mod tests {
         let link = link();
         let mut waits = Vec::new();
         for _ in 0..11 {
-            let Err(CrmError::RateLimited(wait)) = link.hold_back(&answer(429, false, "<html>"))
+            let Err(CrmError::RateLimited(wait)) =
+                link.hold_back(&answer(429, false, "<html>"), Instant::now())
             else {
                 panic!("a 429 passed");
             };
             // Its twin of the same burst adds nothing.
             assert!(matches!(
-                link.hold_back(&answer(429, false, "")),
+                link.hold_back(&answer(429, false, ""), Instant::now()),
                 Err(CrmError::RateLimited(again)) if again == wait
             ));
             waits.push(wait.as_secs());
             tokio::time::advance(wait).await;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        link.hold_back(&answer(200, true, "{}")).unwrap();
+        link.hold_back(&answer(200, true, "{}"), Instant::now())
+            .unwrap();
         assert_eq!(link.back_off(None).as_secs(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_that_a_429_names_is_kept() {
         let link = link();
-        let limited = link.hold_back(&answer(429, true, r#"{"retry_after": 300}"#));
+        let limited = link.hold_back(
+            &answer(429, true, r#"{"retry_after": 300}"#),
+            Instant::now(),
+        );
         assert!(matches!(limited, Err(CrmError::RateLimited(wait)) if wait.as_secs() == 300));
         let next = link.take(Lane::Walk).await;
         assert!(matches!(next, Err(CrmError::RateLimited(wait)) if wait.as_secs() >= 299));
@@ -420,12 +436,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_block_lets_one_request_through_each_ten_minutes() {
         let link = link();
-        assert!(link.hold_back(&answer(403, false, "<html>")).is_err());
+        let under_way = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(
+            link.hold_back(&answer(403, false, "<html>"), Instant::now())
+                .is_err()
+        );
         assert!(matches!(link.pass_block(), Err(CrmError::Blocked(_))));
+        link.hold_back(&answer(200, true, "{}"), under_way).unwrap();
+        assert!(link.pass_block().is_err());
         tokio::time::advance(BLOCK_PAUSE).await;
         link.pass_block().unwrap();
         assert!(link.pass_block().is_err());
-        link.hold_back(&answer(204, false, "")).unwrap();
+        link.hold_back(&answer(204, false, ""), Instant::now())
+            .unwrap();
         link.pass_block().unwrap();
     }
 

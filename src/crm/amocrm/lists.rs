@@ -1,9 +1,7 @@
-//! amoCRM's numbered pages as streams: the full walk and the changes since a moment.
+//! amoCRM's numbered pages, and the walk over all of them, several pages ahead.
 //!
 //! Pages are offsets. A full walk goes by id, where rows stay put; what changes meanwhile is left to
-//! the changes. These go newest first: a row that changes during the walk jumps to the front and
-//! pushes the others back, so rows may repeat, but none slips through between two pages, as it
-//! would oldest first or in a window that closes behind it.
+//! the changes.
 
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesOrdered, Stream, StreamExt};
@@ -11,27 +9,24 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{List, Row};
-use super::{Amocrm, LARGEST_PAGE_RECORDS, Listed, Query, method_of, path_of, shape, too_heavy};
+use super::{Amocrm, LARGEST_PAGE_RECORDS, Listed, Query, path_of, shape, too_heavy};
 use crate::crm::budget::Lane;
 use crate::crm::{CrmError, Cursor, Page};
-use crate::record::{EntityId, EntityKind};
+use crate::record::EntityKind;
 
 /// Pages under way at once. A page takes up to a second, so fewer would not use up five requests
 /// a second; and each one beyond the end is a request for nothing.
 const PAGES_AHEAD: usize = 6;
 /// Below this many rows a page that is still too heavy is an outage.
 const SMALLEST_PAGE_RECORDS: u32 = 25;
-/// The changes begin this much before the moment asked for: whether the CRM's bounds are inclusive
-/// is not documented, and its search index may lag behind.
-const OVERLAP_SECONDS: i64 = 120;
 
 /// A place in a list; the cursor of a walk is this as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// The page to ask for next, from 1.
-    page: u32,
+    pub(super) page: u32,
     /// Rows on a page.
-    limit: u32,
+    pub(super) limit: u32,
 }
 
 impl Place {
@@ -44,13 +39,15 @@ impl Place {
     /// A cursor of unknown form starts anew: repeats are harmless, gaps are not.
     pub(super) fn read(cursor: &Cursor) -> Self {
         let read: Option<Self> = serde_json::from_str(&cursor.0).ok();
-        let in_range = |place: &Self| {
-            place.page >= 1 && (SMALLEST_PAGE_RECORDS..=LARGEST_PAGE_RECORDS).contains(&place.limit)
-        };
-        read.filter(in_range).unwrap_or_else(|| {
+        read.filter(|place| place.is_possible()).unwrap_or_else(|| {
             tracing::warn!("the amoCRM cursor cannot be read; the walk begins anew");
             Self::START
         })
+    }
+
+    /// Says whether a page can be asked for there.
+    pub(super) fn is_possible(self) -> bool {
+        self.page >= 1 && (SMALLEST_PAGE_RECORDS..=LARGEST_PAGE_RECORDS).contains(&self.limit)
     }
 
     fn cursor(self) -> Cursor {
@@ -60,7 +57,8 @@ impl Place {
         ))
     }
 
-    fn next(self) -> Self {
+    /// The page behind this one.
+    pub(super) fn next(self) -> Self {
         Self {
             page: self.page.saturating_add(1),
             ..self
@@ -69,7 +67,7 @@ impl Place {
 
     /// The same place with half the rows on a page, or a little before it; `None` when it cannot
     /// be halved further.
-    fn lighter(self) -> Option<Self> {
+    pub(super) fn lighter(self) -> Option<Self> {
         let limit = (self.limit / 2).max(SMALLEST_PAGE_RECORDS);
         if limit == self.limit {
             return None;
@@ -80,7 +78,7 @@ impl Place {
     }
 }
 
-type Fetched = Result<(Listed<Row>, Option<Timestamp>), CrmError>;
+pub(super) type Fetched = Result<(Listed<Row>, Option<Timestamp>), CrmError>;
 
 /// All cards of a kind, beginning at a place.
 pub(super) fn walk(
@@ -169,137 +167,12 @@ impl Walk<'_> {
     }
 }
 
-/// The cards of a kind that changed since a moment.
-///
-/// All pages carry the time of the first answer: what changes later is for the next turn.
-pub(super) fn changes(
-    crm: &Amocrm,
-    kind: EntityKind,
-    since: Timestamp,
-) -> impl Stream<Item = Result<Page, CrmError>> + Send {
-    let delta = Delta {
-        crm,
-        kind,
-        from: since.as_second().saturating_sub(OVERLAP_SECONDS).max(0),
-        place: Place::START,
-        began_at: None,
-        newest_first: NewestFirst::default(),
-    };
-    stream::unfold(Some(delta), |delta| async {
-        let mut delta = delta?;
-        let page = delta.page().await;
-        let goes_on = matches!(page, Ok((_, Outlook::More)));
-        Some((page.map(|(page, _)| page), goes_on.then_some(delta)))
-    })
-}
-
-struct Delta<'a> {
-    crm: &'a Amocrm,
-    kind: EntityKind,
-    /// Unix seconds.
-    from: i64,
-    place: Place,
-    began_at: Option<Timestamp>,
-    newest_first: NewestFirst,
-}
-
-/// Whether there is more behind a page.
-enum Outlook {
-    More,
-    End,
-}
-
-impl Delta<'_> {
-    async fn page(&mut self) -> Result<(Page, Outlook), CrmError> {
-        loop {
-            let order = newest_first_from(self.from);
-            let (listed, time) =
-                fetch(self.crm, Lane::Change, self.kind, self.place, order).await?;
-            self.began_at = self.began_at.or(time);
-            match listed {
-                Listed::TooHeavy => {
-                    self.place = halve(self.place, self.kind)?;
-                    // Rows that were seen already come again.
-                    self.newest_first.forget_last();
-                }
-                Listed::Nothing => return Ok((self.dated(Vec::new())?, Outlook::End)),
-                Listed::Rows(list) => return self.take(list),
-            }
-        }
-    }
-
-    /// Where filters are off, everything comes; then the order alone tells where to stop, and if
-    /// that is ignored too, only a list that ends here is known to be complete.
-    fn take(&mut self, list: List<Row>) -> Result<(Page, Outlook), CrmError> {
-        let has_more = list.has_more();
-        let mut rows = list.into_rows();
-        self.newest_first.look_at(&rows);
-        let all = rows.len();
-        rows.retain(|row| row.updated_at.is_none_or(|second| second >= self.from));
-        let is_filtered = rows.len() == all;
-        if !is_filtered && has_more && !self.newest_first.holds {
-            return Err(CrmError::FilterIgnored {
-                method: method_of(path_of(self.kind)),
-            });
-        }
-        let outlook = if has_more && is_filtered {
-            Outlook::More
-        } else {
-            Outlook::End
-        };
-        self.place = self.place.next();
-        Ok((self.dated(rows)?, outlook))
-    }
-
-    fn dated(&self, rows: Vec<Row>) -> Result<Page, CrmError> {
-        Ok(Page {
-            cards: self.crm.cards(self.kind, rows)?,
-            server_time: self.began_at,
-            ..Page::default()
-        })
-    }
-}
-
-/// Watches whether the CRM keeps to the order asked for.
-struct NewestFirst {
-    holds: bool,
-    last: Option<i64>,
-}
-
-impl Default for NewestFirst {
-    fn default() -> Self {
-        Self {
-            holds: true,
-            last: None,
-        }
-    }
-}
-
-impl NewestFirst {
-    fn look_at(&mut self, rows: &[Row]) {
-        for second in rows.iter().filter_map(|row| row.updated_at) {
-            self.holds &= self.last.is_none_or(|last| second <= last);
-            self.last = Some(second);
-        }
-    }
-
-    fn forget_last(&mut self) {
-        self.last = None;
-    }
-}
-
 fn id_order() -> Query {
     vec![("order[id]", "asc".to_owned())]
 }
 
-fn newest_first_from(second: i64) -> Query {
-    vec![
-        ("filter[updated_at][from]", second.to_string()),
-        ("order[updated_at]", "desc".to_owned()),
-    ]
-}
-
-async fn fetch(
+/// Asks for one page of a kind's list.
+pub(super) async fn fetch(
     crm: &Amocrm,
     lane: Lane,
     kind: EntityKind,
@@ -320,34 +193,8 @@ async fn fetch(
     crm.list(lane, path_of(kind), &query).await
 }
 
-/// The cards of these names, those that are there and may be read.
-pub(super) async fn read(
-    crm: &Amocrm,
-    kind: EntityKind,
-    ids: &[EntityId],
-) -> Result<Page, CrmError> {
-    let wanted = ids.iter().map(|id| ("filter[id][]", id.to_string()));
-    let (listed, server_time) =
-        fetch(crm, Lane::Notice, kind, Place::START, wanted.collect()).await?;
-    let rows = match listed {
-        Listed::Rows(list) => list.into_rows(),
-        Listed::Nothing => Vec::new(),
-        Listed::TooHeavy => return Err(too_heavy(path_of(kind))),
-    };
-    let cards = crm.cards(kind, rows)?;
-    if !cards.iter().all(|card| ids.contains(&card.id)) {
-        return Err(CrmError::FilterIgnored {
-            method: method_of(path_of(kind)),
-        });
-    }
-    Ok(Page {
-        cards,
-        server_time,
-        ..Page::default()
-    })
-}
-
-fn halve(place: Place, kind: EntityKind) -> Result<Place, CrmError> {
+/// The same place in smaller pages, or the fault that even those are too heavy.
+pub(super) fn halve(place: Place, kind: EntityKind) -> Result<Place, CrmError> {
     let lighter = place.lighter().ok_or_else(|| too_heavy(path_of(kind)))?;
     tracing::debug!(limit = lighter.limit, "amoCRM finds the page too heavy");
     Ok(lighter)

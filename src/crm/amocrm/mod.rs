@@ -4,18 +4,30 @@
 //! nor any call. Facts are the vendor's pages (amocrm.ru/developers/content, developers.kommo.com);
 //! what they leave open is told where it matters. The parts: `settings` opens the
 //! connector, `link` sends one request, `token` says with which right, `wire`
-//! reads the answer, `lists` turns pages into streams, `check` looks for what is to mend.
+//! reads the answer. `lists` walks over all cards, `changes` reads the young ones, `read` those that
+//! are named and `search` those that have a number. `hook` takes what the account sends, `events`
+//! fetches what it keeps for us (by way of `track`), `webhooks` looks whether it still sends,
+//! `account` knows who it is, `lack` what it does not do, `check` looks for what is to mend.
 //!
 //! amoCRM's API calls its deals `leads`. Deals carry no phone: they are found by their contacts.
 
+mod account;
+mod changes;
 mod check;
+mod events;
+mod hook;
+mod lack;
 mod link;
 mod lists;
+mod read;
+mod search;
 mod settings;
 mod token;
+mod track;
+mod webhooks;
 mod wire;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,14 +37,17 @@ use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
+use self::account::Identity;
+use self::lack::Lack;
 use self::link::{Answer, Link, refusal};
 use self::lists::Place;
 use self::token::Tokens;
+use self::webhooks::Watch;
 use self::wire::{List, Row, User};
 use super::budget::Lane;
-use super::{Crm, CrmError, Cursor, Finding, Kind, Page, Since};
+use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Since};
 use crate::phone::E164;
-use crate::record::{Card, Employee, EntityId, EntityKind};
+use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Event, Notice};
 
 /// amoCRM and Kommo.
 pub const KIND: Kind = Kind {
@@ -46,11 +61,6 @@ pub const KIND: Kind = Kind {
 const KINDS: [EntityKind; 3] = [EntityKind::Contact, EntityKind::Company, EntityKind::Deal];
 /// The most rows that one request may bring.
 const LARGEST_PAGE_RECORDS: u32 = 250;
-/// How many hits of a search are looked at: other fields match too, so the right one need not be
-/// the first.
-const SEARCH_RECORDS: u32 = 50;
-/// How many deals of the found contacts are asked for, the youngest.
-const FOUND_DEALS: usize = 50;
 /// Pages of users that are read before the list is taken for endless.
 const MOST_USER_PAGES: u32 = 100;
 
@@ -58,8 +68,17 @@ const MOST_USER_PAGES: u32 = 100;
 struct Amocrm {
     link: Arc<Link>,
     tokens: Tokens,
+    name: CrmName,
     kinds: Vec<EntityKind>,
     fields: Vec<String>,
+    account: Identity,
+    watch: Watch,
+    /// Filters are ignored, silently.
+    no_filters: Lack,
+    /// The list of events may not be read, or makes no sense.
+    no_events: Lack,
+    /// The lists of deleted cards make no sense.
+    no_deleted: Lack,
 }
 
 /// What a list answered.
@@ -75,11 +94,33 @@ enum Listed<T> {
 type Query = Vec<(&'static str, String)>;
 
 impl Amocrm {
+    fn new(
+        link: Arc<Link>,
+        tokens: Tokens,
+        name: CrmName,
+        kinds: Vec<EntityKind>,
+        fields: Vec<String>,
+    ) -> Self {
+        let account = Identity::behind(link.base());
+        Self {
+            link,
+            tokens,
+            name,
+            kinds,
+            fields,
+            account,
+            watch: Watch::default(),
+            no_filters: Lack::default(),
+            no_events: Lack::default(),
+            no_deleted: Lack::default(),
+        }
+    }
+
     /// Asks a list; the second part is the CRM's clock.
     async fn list<T: DeserializeOwned>(
         &self,
         lane: Lane,
-        path: &'static str,
+        path: &str,
         query: &Query,
     ) -> Result<(Listed<T>, Option<Timestamp>), CrmError> {
         let method = method_of(path);
@@ -98,7 +139,7 @@ impl Amocrm {
     }
 
     /// Asks, and in the background again while the fault looks passing.
-    async fn ask(&self, lane: Lane, path: &'static str, query: &Query) -> Result<Answer, CrmError> {
+    async fn ask(&self, lane: Lane, path: &str, query: &Query) -> Result<Answer, CrmError> {
         let mut tries = self.link.tries(lane);
         loop {
             match self.ask_once(lane, path, query).await {
@@ -109,12 +150,7 @@ impl Amocrm {
     }
 
     /// Asks with the right in hand, and with a new one if that was refused.
-    async fn ask_once(
-        &self,
-        lane: Lane,
-        path: &'static str,
-        query: &Query,
-    ) -> Result<Answer, CrmError> {
+    async fn ask_once(&self, lane: Lane, path: &str, query: &Query) -> Result<Answer, CrmError> {
         let method = method_of(path);
         let token = self.tokens.current().await?;
         let answer = self.ask_with(&token, lane, path, query).await?;
@@ -137,7 +173,7 @@ impl Amocrm {
         &self,
         token: &SecretString,
         lane: Lane,
-        path: &'static str,
+        path: &str,
         query: &Query,
     ) -> Result<Answer, CrmError> {
         let request = self.link.get(path).query(query);
@@ -156,53 +192,6 @@ impl Amocrm {
             return Ok(());
         }
         Err(shape(method, "`_links.next` points to another host"))
-    }
-
-    async fn search(
-        &self,
-        path: &'static str,
-        text: &str,
-        more: Query,
-    ) -> Result<Vec<Row>, CrmError> {
-        let mut query = vec![
-            ("query", text.to_owned()),
-            ("limit", SEARCH_RECORDS.to_string()),
-        ];
-        query.extend(more);
-        self.live_rows(path, &query).await
-    }
-
-    async fn live_rows(&self, path: &'static str, query: &Query) -> Result<Vec<Row>, CrmError> {
-        match self.list(Lane::Live, path, query).await?.0 {
-            Listed::Rows(list) => Ok(list.into_rows()),
-            Listed::Nothing => Ok(Vec::new()),
-            Listed::TooHeavy => Err(too_heavy(path)),
-        }
-    }
-
-    /// The deals of the contacts that hold these digits. A row that was not asked for shows that
-    /// the account ignores filters: then only those that belong are taken.
-    async fn deals_of(&self, contacts: &[Row], digits: &str) -> Result<Vec<Row>, CrmError> {
-        let mut wanted: Vec<u64> = contacts
-            .iter()
-            .filter(|contact| contact.phones().iter().any(|phone| holds(phone, digits)))
-            .flat_map(Row::deals)
-            .collect::<HashSet<_>>()
-            .into_iter()
-            .collect();
-        wanted.sort_unstable_by(|a, b| b.cmp(a));
-        wanted.truncate(FOUND_DEALS);
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut query = vec![
-            ("with", "contacts".to_owned()),
-            ("limit", LARGEST_PAGE_RECORDS.to_string()),
-        ];
-        query.extend(wanted.iter().map(|id| ("filter[id][]", id.to_string())));
-        let mut rows = self.live_rows(path_of(EntityKind::Deal), &query).await?;
-        rows.retain(|row| wanted.contains(&row.id));
-        Ok(rows)
     }
 
     fn cards(&self, kind: EntityKind, rows: Vec<Row>) -> Result<Vec<Card>, CrmError> {
@@ -250,6 +239,9 @@ impl Crm for Amocrm {
             // Every account has its administrator: no users is a fault, not a fact.
             return Err(shape(&method_of(USERS), "a list without any user"));
         }
+        if let Err(error) = account::look(self).await {
+            account::pass_over(&error);
+        }
         Ok(employees)
     }
 
@@ -263,43 +255,29 @@ impl Crm for Amocrm {
     }
 
     fn changes(&self, kind: EntityKind, since: Since) -> BoxStream<'_, Result<Page, CrmError>> {
-        lists::changes(self, kind, since.time).boxed()
+        changes::changes(self, kind, since.time).boxed()
     }
 
     async fn read(&self, kind: EntityKind, ids: &[EntityId]) -> Result<Page, CrmError> {
-        lists::read(self, kind, ids).await
+        read::read(self, kind, ids).await
+    }
+
+    async fn receive(&self, hook: Hook<'_>) -> Result<Vec<Notice>, HookError> {
+        let told = hook::read(hook)?;
+        self.account.recognise(&told.account)?;
+        Ok(told.notices(&self.kinds))
+    }
+
+    fn has_news(&self) -> bool {
+        true
+    }
+
+    async fn news(&self, from: Option<Cursor>) -> Result<News, CrmError> {
+        events::news(self, from).await
     }
 
     async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError> {
-        // `+7900...` and `8900...` are different texts to amoCRM; their end is the same.
-        let digits = phone.national();
-        let wants = |kind| self.kinds.contains(&kind);
-        let wants_deals = wants(EntityKind::Deal);
-        let contacts = async {
-            if !wants(EntityKind::Contact) && !wants_deals {
-                return Ok(Vec::new());
-            }
-            let with = wants_deals.then(|| ("with", "leads".to_owned()));
-            let path = path_of(EntityKind::Contact);
-            self.search(path, &digits, with.into_iter().collect()).await
-        };
-        let companies = async {
-            if !wants(EntityKind::Company) {
-                return Ok(Vec::new());
-            }
-            let path = path_of(EntityKind::Company);
-            self.search(path, &digits, Vec::new()).await
-        };
-        let (contacts, companies) = futures::try_join!(contacts, companies)?;
-        let deals = if wants_deals {
-            self.deals_of(&contacts, &digits).await?
-        } else {
-            Vec::new()
-        };
-        let mut cards = self.cards(EntityKind::Contact, contacts)?;
-        cards.extend(self.cards(EntityKind::Company, companies)?);
-        cards.extend(self.cards(EntityKind::Deal, deals)?);
-        Ok(cards)
+        search::find(self, phone).await
     }
 
     async fn check(&self) -> Vec<Finding> {
@@ -336,10 +314,12 @@ fn too_heavy(path: &str) -> CrmError {
     }
 }
 
-/// Lets through what the asker judges: an answer with a list, without one, or too heavy.
+/// Lets through what the asker judges: an answer with a list, without one, too heavy, or that there
+/// is no such card. A 404 that is no JSON comes from a gateway and says nothing of any card.
 fn passing(method: &str, answer: Answer) -> Result<Answer, CrmError> {
     match answer.status {
         StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::GATEWAY_TIMEOUT => Ok(answer),
+        StatusCode::NOT_FOUND if answer.is_json => Ok(answer),
         _ => Err(refusal(method, &answer)),
     }
 }
@@ -351,10 +331,15 @@ fn body<T: DeserializeOwned>(method: &str, answer: &Answer) -> Result<T, CrmErro
     wire::read(&answer.body).map_err(|text| shape(method, text))
 }
 
-/// Says whether a written phone contains these digits, whatever stands between them.
-fn holds(written: &str, digits: &str) -> bool {
-    let written: String = written.chars().filter(char::is_ascii_digit).collect();
-    written.contains(digits)
+/// One notice for each card, the one that says most.
+fn strongest(notices: impl IntoIterator<Item = Notice>) -> Vec<Notice> {
+    let mut events: BTreeMap<(EntityKind, EntityId), Event> = BTreeMap::new();
+    for Notice { kind, id, event } in notices {
+        let known = events.entry((kind, id)).or_insert(event);
+        *known = event.max(*known);
+    }
+    let notice = |((kind, id), event)| Notice { kind, id, event };
+    events.into_iter().map(notice).collect()
 }
 
 /// Only an administrator's token reads the users.

@@ -114,12 +114,8 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
         .into_iter()
         .filter(|kind| common.wanted.contains(kind))
         .collect();
-    Ok(Arc::new(Amocrm {
-        link,
-        tokens,
-        kinds,
-        fields: common.fields,
-    }))
+    let crm = Amocrm::new(link, tokens, common.name, kinds, common.fields);
+    Ok(Arc::new(crm))
 }
 
 fn wrong(text: impl Into<String>) -> SettingsError {

@@ -35,6 +35,18 @@ pub(super) struct List<T> {
     page_count: Option<u32>,
 }
 
+/// An empty page, the last one.
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self {
+            links: Links::default(),
+            embedded: Rows { rows: Vec::new() },
+            page: None,
+            page_count: None,
+        }
+    }
+}
+
 impl<T> List<T> {
     /// The address of the next page, as the CRM gives it.
     pub(super) fn next(&self) -> Option<&str> {
@@ -70,7 +82,9 @@ struct Rows<T> {
         alias = "contacts",
         alias = "companies",
         alias = "leads",
-        alias = "users"
+        alias = "users",
+        alias = "events",
+        alias = "webhooks"
     )]
     rows: Vec<T>,
 }
