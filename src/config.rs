@@ -456,7 +456,7 @@ impl Config {
     }
 
     /// What the connector of this table is given.
-    pub fn connector_common(&self, table: &CrmTable) -> crm::Common {
+    pub fn connector_common(&self, table: &CrmTable, asked_lately: bool) -> crm::Common {
         let beside = self
             .path
             .as_deref()
@@ -467,6 +467,7 @@ impl Config {
             wanted: self.matching.order.clone(),
             fields: table.common.fields.clone(),
             share: table.common.limit_share,
+            asked_lately,
             state_dir: self.data_dir.join(format!("crm-{}", table.name)),
             config_dir: if beside.as_os_str().is_empty() {
                 PathBuf::from(".")

@@ -13,7 +13,7 @@ use axum::body::Body;
 use futures::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
@@ -41,6 +41,9 @@ pub const CONTROL_TOKEN: &str = "control.token";
 
 /// Callers who may wait to be accepted; the kernel's own limit is 4096.
 const BACKLOG: u32 = 4096;
+
+/// A former life whose last trace is younger may have filled a CRM's bucket.
+const LATELY: SignedDuration = SignedDuration::from_mins(2);
 
 /// How long a mirror that failed inside rests.
 const RESTART_PAUSE: Duration = Duration::from_mins(1);
@@ -105,7 +108,13 @@ fn refused(doing: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 }
 
 /// Opens the connector of a `[[crm]]` table.
-pub fn open_crm(config: &Config, table: &CrmTable) -> Result<Arc<dyn Crm>, StartError> {
+///
+/// `asked_lately` is that of [`crm::Common`].
+pub fn open_crm(
+    config: &Config,
+    table: &CrmTable,
+    asked_lately: bool,
+) -> Result<Arc<dyn Crm>, StartError> {
     let fault = |cause| StartError::Crm {
         name: table.name.to_string(),
         cause,
@@ -113,13 +122,16 @@ pub fn open_crm(config: &Config, table: &CrmTable) -> Result<Arc<dyn Crm>, Start
     let kind = crm::KINDS.iter().find(|kind| kind.name == table.kind);
     let unknown = || SettingsError::Wrong(format!("`kind = \"{}\"` is not known", table.kind));
     let kind = kind.ok_or_else(unknown).map_err(fault)?;
-    (kind.open)(table.own.clone(), config.connector_common(table))
-        .map_err(|error| match error {
-            // The kind does not know how unknown keys are told.
-            SettingsError::Wrong(text) => SettingsError::Wrong(config::explain_serde(&text)),
-            file @ SettingsError::File { .. } => file,
-        })
-        .map_err(fault)
+    (kind.open)(
+        table.own.clone(),
+        config.connector_common(table, asked_lately),
+    )
+    .map_err(|error| match error {
+        // The kind does not know how unknown keys are told.
+        SettingsError::Wrong(text) => SettingsError::Wrong(config::explain_serde(&text)),
+        file @ SettingsError::File { .. } => file,
+    })
+    .map_err(fault)
 }
 
 /// Opens the directory that the configuration names.
@@ -152,13 +164,14 @@ impl Daemon {
         raise_open_files();
         // The numbering plans are unpacked at their first use: not while a caller waits.
         let _ = phone::read_caller("79161234567", config.phone.region);
+        let ran_lately = ran_lately(&config.data_dir, clock());
         let mut sources = Vec::new();
         for table in &config.crms {
             if Config::is_import_only(table) {
                 tracing::warn!(crm = %table.name, "the configuration gives nothing to reach this CRM by; only what was imported answers");
                 continue;
             }
-            let crm = open_crm(config, table)?;
+            let crm = open_crm(config, table, ran_lately)?;
             let (name, fields) = (table.name.clone(), &table.common.fields);
             let (region, identity) = (config.region_of(table), config.identity_of(table));
             sources.push(Source::new(name, crm, region, fields, identity));
@@ -270,6 +283,16 @@ impl Daemon {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
+}
+
+/// Says whether a daemon has worked with this folder a moment ago: it writes at least each minute.
+fn ran_lately(data_dir: &Path, now: Timestamp) -> bool {
+    let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let written = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok());
+    let written = written.filter_map(|at| Timestamp::try_from(at).ok());
+    written
+        .max()
+        .is_some_and(|at| now.duration_since(at) < LATELY)
 }
 
 /// A door for every CRM that has a secret and can be reached.

@@ -39,7 +39,7 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
             add(&format!("crm {}", table.name), vec![found]);
             continue;
         }
-        let found = match serve::open_crm(config, table) {
+        let found = match serve::open_crm(config, table, false) {
             Ok(crm) => tokio::time::timeout(PATIENCE, crm.check())
                 .await
                 .unwrap_or_else(|_| {

@@ -59,10 +59,16 @@ struct State {
 }
 
 impl Budget {
-    /// An empty bucket.
-    pub fn new(limits: Limits) -> Self {
+    /// An empty bucket, or one that is full but for the reserve: whoever was started again does not
+    /// know what was asked a moment ago, and the vendor does.
+    pub fn new(limits: Limits, asked_lately: bool) -> Self {
+        let level = if asked_lately {
+            limits.burst - limits.reserve
+        } else {
+            0.0
+        };
         let state = State {
-            level: 0.0,
+            level,
             measured_at: Instant::now(),
             paused_until: None,
             waiting: [0; LANES],
@@ -205,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn background_stays_below_its_rate_after_its_burst() {
-        let budget = Budget::new(BITRIX);
+        let budget = Budget::new(BITRIX, false);
         let start = Instant::now();
         for _ in 0..30 + 160 {
             budget.take(Lane::Walk).await;
@@ -216,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_live_lookup_finds_a_place_at_once_while_a_walk_runs() {
-        let budget = Budget::new(BITRIX);
+        let budget = Budget::new(BITRIX, false);
         for _ in 0..30 {
             budget.take(Lane::Walk).await;
         }
@@ -231,12 +237,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_was_started_again_does_not_begin_with_a_rush() {
+        let budget = Budget::new(BITRIX, true);
+        budget.take_live(Duration::ZERO).await.unwrap();
+        let start = Instant::now();
+        for _ in 0..16 {
+            budget.take(Lane::Change).await;
+        }
+        assert!(start.elapsed() >= Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_small_bucket_keeps_requests_apart() {
-        let budget = Budget::new(Limits {
-            per_second: 5.0,
-            burst: 2.0,
-            reserve: 1.0,
-        });
+        let budget = Budget::new(
+            Limits {
+                per_second: 5.0,
+                burst: 2.0,
+                reserve: 1.0,
+            },
+            false,
+        );
         let mut sent = Vec::new();
         for _ in 0..50 {
             budget.take(Lane::Walk).await;
@@ -249,11 +269,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_more_urgent_lane_goes_first_whoever_came_first() {
-        let budget = Budget::new(Limits {
-            per_second: 5.0,
-            burst: 1.5,
-            reserve: 0.5,
-        });
+        let budget = Budget::new(
+            Limits {
+                per_second: 5.0,
+                burst: 1.5,
+                reserve: 0.5,
+            },
+            false,
+        );
         budget.take(Lane::Walk).await;
         let order = Mutex::new(Vec::new());
         let ask = async |lane| {
@@ -275,11 +298,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_gets_its_turn_however_many_changes_are_asked_for() {
-        let budget = Budget::new(Limits {
-            per_second: 2.0,
-            burst: 2.0,
-            reserve: 1.0,
-        });
+        let budget = Budget::new(
+            Limits {
+                per_second: 2.0,
+                burst: 2.0,
+                reserve: 1.0,
+            },
+            false,
+        );
         let ask_on = async || {
             loop {
                 budget.take(Lane::Change).await;
@@ -302,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_vendors_word_stops_all_lanes() {
-        let budget = Budget::new(BITRIX);
+        let budget = Budget::new(BITRIX, false);
         budget.pause(Duration::from_secs(5));
         assert!(budget.take_live(Duration::from_secs(1)).await.is_err());
         let start = Instant::now();

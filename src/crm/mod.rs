@@ -318,6 +318,9 @@ pub struct Common {
     pub fields: Vec<String>,
     /// The share of the vendor's documented limits that pryamo may use, above 0 up to 1.
     pub share: f64,
+    /// Whether another life of this daemon may have asked the CRM a moment ago: then its share of the
+    /// vendor's bucket counts as used up.
+    pub asked_lately: bool,
     /// A folder of the connector's own for what must survive (rotating tokens); made when needed.
     pub state_dir: PathBuf,
     /// Where relative file names in the settings are looked for: the configuration's folder.

@@ -127,6 +127,7 @@ fn common(state_dir: &Path, fields: &[&str]) -> Common {
         wanted: ALL.to_vec(),
         fields: fields.iter().map(ToString::to_string).collect(),
         share: 0.8,
+        asked_lately: false,
         state_dir: state_dir.to_owned(),
         config_dir: "/nonexistent".into(),
     }

@@ -35,6 +35,7 @@ fn connect_in(folder: &Path, url: &str, settings: &str) -> Arc<dyn Crm> {
         wanted: EntityKind::ALL.to_vec(),
         fields: Vec::new(),
         share: 0.8,
+        asked_lately: false,
         state_dir: folder.to_owned(),
         config_dir: PathBuf::new(),
     };

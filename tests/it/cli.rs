@@ -430,7 +430,7 @@ fn every_option_of_the_example_is_known() {
             let config = Config::parse(&text, Some(folder.path().join("pryamo.toml")), &[]);
             let config = config.unwrap_or_else(|error| panic!("{error}\n{text}"));
             for table in &config.crms {
-                let opened = serve::open_crm(&config, table);
+                let opened = serve::open_crm(&config, table, false);
                 assert!(opened.is_ok(), "{:?}\n{text}", opened.err());
             }
             options += 1;

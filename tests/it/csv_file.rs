@@ -34,6 +34,7 @@ fn crm_of(file: &Path, fields: &[&str]) -> Arc<dyn Crm> {
         wanted: vec![EntityKind::Contact, EntityKind::Company, EntityKind::Lead],
         fields: fields.iter().map(|&field| field.to_owned()).collect(),
         share: 0.8,
+        asked_lately: false,
         state_dir: folder.clone(),
         config_dir: folder,
     };
@@ -482,6 +483,7 @@ fn settings_name_the_wrong_key() {
         wanted: Vec::new(),
         fields: Vec::new(),
         share: 0.8,
+        asked_lately: false,
         state_dir: PathBuf::new(),
         config_dir: PathBuf::new(),
     };
@@ -515,6 +517,7 @@ fn the_example_opens_as_it_stands_and_with_every_option() {
             wanted: Vec::new(),
             fields: Vec::new(),
             share: 0.8,
+            asked_lately: false,
             state_dir: PathBuf::new(),
             config_dir: PathBuf::new(),
         };

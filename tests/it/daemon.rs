@@ -56,12 +56,19 @@ impl Site {
     /// The same at an address that is asked already.
     pub fn at(address: SocketAddr, crms: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
+        let site = Self { folder, address };
+        site.configure(crms);
+        site
+    }
+
+    /// Writes the configuration anew, with something else behind its common part.
+    pub fn configure(&self, crms: &str) {
         let config = format!(
-            "data_dir = '{}'\n[forward]\nlisten = \"{address}\"\n{crms}",
-            folder.path().join("data").display()
+            "data_dir = '{}'\n[forward]\nlisten = \"{}\"\n{crms}",
+            self.path("data").display(),
+            self.address
         );
-        std::fs::write(folder.path().join("pryamo.toml"), config).unwrap();
-        Self { folder, address }
+        std::fs::write(self.config(), config).unwrap();
     }
 
     /// A CSV file as the only CRM, named `list`.
@@ -314,6 +321,19 @@ pub fn value(answer: &str, key: &str) -> Option<String> {
             .unwrap()
             .into_owned(),
     )
+}
+
+/// Sends these bytes to a daemon that may be dead or die over them: then there is no answer.
+pub fn ask(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(bytes)?;
+    let mut read = Vec::new();
+    stream.read_to_end(&mut read)?;
+    match Answer::parse(&read) {
+        Answer { status: 0, .. } => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        answer => Ok(answer),
+    }
 }
 
 /// A request whose connection ends with its answer.

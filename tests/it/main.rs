@@ -30,6 +30,7 @@ mod freshness;
 mod hooks;
 mod lab;
 mod layering;
+mod life;
 mod messy;
 mod outage;
 mod phones;

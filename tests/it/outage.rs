@@ -72,7 +72,7 @@ impl Office {
         let table = &config.crms[0];
         let source = Source::new(
             table.name.clone(),
-            serve::open_crm(config, table).unwrap(),
+            serve::open_crm(config, table, false).unwrap(),
             config.region_of(table),
             &[],
             config.identity_of(table),

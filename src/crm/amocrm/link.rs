@@ -121,25 +121,14 @@ impl Link {
         address
     }
 
-    /// Sends one request when the budget allows it. A 429 and a block are errors here already, so
-    /// that whoever comes next is held back at once.
-    pub(super) async fn exchange(
-        &self,
-        lane: Lane,
-        method: &str,
-        request: RequestBuilder,
-    ) -> Result<Answer, CrmError> {
-        self.admit(lane).await?;
-        self.send(lane, method, request).await
-    }
-
     /// Waits for a place in the budget, which [`Link::send`] then uses.
     pub(super) async fn admit(&self, lane: Lane) -> Result<(), CrmError> {
         self.take(lane).await?;
         self.pass_block()
     }
 
-    /// Sends one request that has been admitted.
+    /// Sends one request that has been admitted. A 429 and a block are errors here already, so that
+    /// whoever comes next is held back at once.
     pub(super) async fn send(
         &self,
         lane: Lane,
@@ -379,7 +368,7 @@ mod tests {
         Link::new(
             crate::crm::http_client(None).unwrap(),
             Url::parse("https://demo.amocrm.ru").unwrap(),
-            Budget::new(limits),
+            Budget::new(limits, false),
             patience,
         )
     }

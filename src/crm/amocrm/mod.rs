@@ -152,13 +152,12 @@ impl Amocrm {
     /// Asks with the right in hand, and with a new one if that was refused.
     async fn ask_once(&self, lane: Lane, path: &str, query: &Query) -> Result<Answer, CrmError> {
         let method = method_of(path);
-        let token = self.tokens.current().await?;
-        let answer = self.ask_with(&token, lane, path, query).await?;
+        let (token, answer) = self.ask_with_token(lane, path, query).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return passing(&method, answer);
         }
-        let token = self.tokens.instead_of(token).await?;
-        let answer = self.ask_with(&token, lane, path, query).await?;
+        self.tokens.instead_of(token).await?;
+        let (_, answer) = self.ask_with_token(lane, path, query).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             return Err(CrmError::Unauthorized(
                 "a newly renewed token is refused too; is `crm.url` the account that the \
@@ -169,16 +168,19 @@ impl Amocrm {
         passing(&method, answer)
     }
 
-    async fn ask_with(
+    /// The token is taken when the request's turn has come: it may have been renewed meanwhile.
+    async fn ask_with_token(
         &self,
-        token: &SecretString,
         lane: Lane,
         path: &str,
         query: &Query,
-    ) -> Result<Answer, CrmError> {
+    ) -> Result<(SecretString, Answer), CrmError> {
+        self.link.admit(lane).await?;
+        let token = self.tokens.current().await?;
         let request = self.link.get(path).query(query);
         let request = request.bearer_auth(token.expose_secret());
-        self.link.exchange(lane, &method_of(path), request).await
+        let answer = self.link.send(lane, &method_of(path), request).await?;
+        Ok((token, answer))
     }
 
     /// The next page is asked for by its number, but an answer that points elsewhere is not ours.

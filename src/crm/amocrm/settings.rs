@@ -108,7 +108,12 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
         timeout: Duration::from_millis(settings.limits.timeout_ms.max(1)),
         first_retry: Duration::from_millis(settings.limits.retry_ms.max(1)),
     };
-    let link = Arc::new(Link::new(http, base, Budget::new(limits), patience));
+    let link = Arc::new(Link::new(
+        http,
+        base,
+        Budget::new(limits, common.asked_lately),
+        patience,
+    ));
     let tokens = tokens(settings, Arc::clone(&link), Store::new(common.state_dir))?;
     let kinds = KINDS
         .into_iter()
@@ -210,6 +215,7 @@ mod tests {
             wanted: EntityKind::ALL.to_vec(),
             fields: Vec::new(),
             share: 0.8,
+            asked_lately: false,
             state_dir: "/nonexistent/amocrm".into(),
             config_dir: PathBuf::new(),
         }

@@ -206,29 +206,29 @@ impl Client {
 
     /// Asks, and once more with a new token if the old one has expired.
     async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, CrmError> {
-        let mut token = self.access.token(None).await?;
-        let (mut status, mut envelope) = self.exchange(ask, token.as_ref()).await?;
+        let (mut token, (mut status, mut envelope)) = self.exchange(ask).await?;
         let is_expired = |status, envelope: &Value| {
             let refusal = Refusal::read(status, envelope);
             refusal.is_some_and(|refusal| refusal.means_expired_token())
         };
         if token.is_some() && is_expired(status, &envelope) {
-            token = self.access.token(token).await?;
-            (status, envelope) = self.exchange(ask, token.as_ref()).await?;
+            self.access.token(token).await?;
+            (token, (status, envelope)) = self.exchange(ask).await?;
         }
         let reply = self.read_reply(ask.about, status, envelope, token)?;
         self.access.note_time(&reply.time);
         Ok(reply)
     }
 
+    /// The token is taken when the request's turn has come: it may have been renewed meanwhile.
     async fn exchange(
         &self,
         ask: &Ask<'_>,
-        token: Option<&SecretString>,
-    ) -> Result<(u16, Value), CrmError> {
+    ) -> Result<(Option<SecretString>, (u16, Value)), CrmError> {
         self.admit(ask).await?;
-        let (status, body) = self.send(ask, token).await?;
-        Ok((status, read_envelope(ask.about, status, &body)?))
+        let token = self.access.token(None).await?;
+        let (status, body) = self.send(ask, token.as_ref()).await?;
+        Ok((token, (status, read_envelope(ask.about, status, &body)?)))
     }
 
     async fn admit(&self, ask: &Ask<'_>) -> Result<(), CrmError> {

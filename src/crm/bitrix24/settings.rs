@@ -111,6 +111,19 @@ struct Address {
     webhook: Option<Base>,
 }
 
+impl PlanLimits {
+    /// The portal's bucket, our share of it.
+    fn budget(&self, share: f64, asked_lately: bool) -> Budget {
+        let burst = (self.burst * share).max(1.0);
+        let limits = Limits {
+            per_second: self.requests_per_second * share,
+            burst,
+            reserve: burst * RESERVED_PART,
+        };
+        Budget::new(limits, asked_lately)
+    }
+}
+
 /// Reads the table; asks nothing of the portal yet.
 pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, SettingsError> {
     let settings: Settings = table
@@ -127,12 +140,7 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
     let ca_file = settings.ca_file.map(|file| common.config_dir.join(file));
     let http = http_client(ca_file.as_deref())?;
     let limits = settings.limits;
-    let burst = (limits.burst * common.share).max(1.0);
-    let budget = Arc::new(Budget::new(Limits {
-        per_second: limits.requests_per_second * common.share,
-        burst,
-        reserve: burst * RESERVED_PART,
-    }));
+    let budget = Arc::new(limits.budget(common.share, common.asked_lately));
     let client = |access: Access| {
         let ledger = Ledger::new(limits.operating_seconds * common.share);
         Arc::new(Client::new(
@@ -294,6 +302,7 @@ mod tests {
             wanted: vec![EntityKind::Contact, EntityKind::Lead, EntityKind::Contact],
             fields: Vec::new(),
             share: 0.8,
+            asked_lately: false,
             state_dir: PathBuf::new(),
             config_dir: PathBuf::new(),
         };
