@@ -21,15 +21,18 @@ check: ## formatting, lints, docs, dependencies: before each commit
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; else echo "left out: cargo deny is not installed"; fi
 
-quick: ## unit and integration tests without servers and without the big base
-	cargo test -- --skip big_base
+quick: ## unit and integration tests without servers, big bases and long lives
+	cargo test -- --skip big_base --skip life:: --skip freshness
 
 test: ## everything, with the servers that the tests need; installs them
 	tests/install test
 	$(MAKE) check
-	PRYAMO_TEST_ASTERISK="$(ASTERISK)" cargo test -- --skip big_base
+	PRYAMO_TEST_ASTERISK="$(ASTERISK)" cargo test -- --skip big_base --skip life:: --skip freshness
+	# Two at a time: a life is made of daemons that die, and keeps limits a second too.
+	cargo test --test it life:: -- --test-threads 2 --nocapture
 	# One after another: limits a second are measured, and the machine may be small.
 	cargo test --test it big_base -- --test-threads 1 --nocapture
+	cargo test --test it freshness -- --nocapture
 	target/phonenumbers/bin/python tests/phones/generate.py --check
 
 bench: ## measures /forward beside nginx; see docs/performance.md

@@ -122,9 +122,8 @@ async fn bitrix24(base: &Messy, speed: f64) -> (FakeBitrix24, String) {
 ///
 /// Batches of 50 pages leak from a bucket of 50 at 2 a second; each kind's method may work 480 s in
 /// ten minutes. Of both pryamo takes its share.
-fn bitrix24_floor(page_seconds: f64) -> f64 {
-    let pages = |cards: usize| cards.div_ceil(50) + 1;
-    let counts = [pages(CONTACTS), pages(COMPANIES), pages(LEADS)];
+pub(crate) fn bitrix24_floor(cards: [usize; 3], page_seconds: f64) -> f64 {
+    let counts = cards.map(|cards| cards.div_ceil(50) + 1);
     let requests: usize = counts.iter().map(|pages| pages.div_ceil(50)).sum();
     let by_rate = (as_float(requests) - 50.0 * SHARE).max(0.0) / (2.0 * SHARE);
     let by_work = counts.iter().map(|pages| {
@@ -148,7 +147,7 @@ async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_r
     let (fake, config) = bitrix24(&base, speed).await;
     let daemon = Daemon::start_unready(&Site::new(&config));
     let took = wait_until_ready(&daemon).as_secs_f64() * speed;
-    let floor = bitrix24_floor(0.1);
+    let floor = bitrix24_floor([CONTACTS, COMPANIES, LEADS], 0.1);
     println!(
         "bitrix24: {took:.0} s of life, floor {floor:.0} s, ratio {:.2}, {} requests",
         took / floor,
@@ -164,12 +163,12 @@ async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_r
 
 /// A base as amoCRM has it: no leads of Bitrix24's kind, but deals, all of them closed, so that the
 /// truth of the contacts and companies holds.
-pub(crate) fn amocrm_base(part: usize) -> Messy {
+pub(crate) fn amocrm_base([contacts, companies, deals]: [usize; 3]) -> Messy {
     let sizes = messy::Sizes {
-        contacts: CONTACTS / part,
-        companies: COMPANIES / part,
+        contacts,
+        companies,
         leads: 0,
-        deals: LEADS / part,
+        deals,
     };
     let mut base = messy::base_without(2, sizes, &[]);
     for deal in &mut base.world.deals {
@@ -194,7 +193,7 @@ pub(crate) fn employees_table(base: &Messy) -> String {
 async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
     // Beyond this a busy machine's hiccups look like a broken limit.
     let speed = speed(2.0);
-    let base = amocrm_base(1);
+    let base = amocrm_base([CONTACTS, COMPANIES, LEADS]);
     let options = fake_amocrm::Options {
         limit: Some(7),
         speed,

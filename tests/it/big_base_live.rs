@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::big_base::{SHARE, amocrm_base, as_float, employees_table, speed};
+use crate::big_base::{SHARE, amocrm_base, as_float, bitrix24_floor, employees_table, speed};
 use crate::daemon::{Daemon, Line, Site};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
@@ -123,9 +123,11 @@ async fn strangers_find_a_place_beside_bitrix24s_walk() {
     };
     let filling = callers.while_filling();
     let took = began.elapsed().as_secs_f64() * speed;
+    let floor = bitrix24_floor([contacts, companies, leads], 0.1);
     println!(
-        "bitrix24: {} cards, {took:.0} s of life",
-        contacts + companies + leads
+        "bitrix24: {} cards, {took:.0} s of life, floor {floor:.0} s, ratio {:.2}",
+        contacts + companies + leads,
+        took / floor
     );
     let idle = callers.idle();
     compare("bitrix24", &daemon, filling, idle);
@@ -135,7 +137,7 @@ async fn strangers_find_a_place_beside_bitrix24s_walk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_find_a_place_beside_amocrms_walk() {
     let (speed, part) = (speed(2.0), part());
-    let base = amocrm_base(part);
+    let base = amocrm_base(CARDS.map(|cards| cards / part));
     let options = fake_amocrm::Options {
         limit: Some(7),
         speed,

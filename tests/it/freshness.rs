@@ -124,7 +124,8 @@ fn measure(crm: &Crm, world: &SharedWorld, every: u64, notices: bool) -> Vec<Dur
     let changes = if notices { CHANGES } else { CHANGES_UNTOLD };
     for change in 0..changes {
         // Anywhere between two checks for changes.
-        std::thread::sleep(Duration::from_millis(dice.below(300)));
+        let longest_ms = if notices { 300 } else { every * 1000 };
+        std::thread::sleep(Duration::from_millis(dice.below(longest_ms)));
         let id = change * 37 % CONTACTS + 1;
         {
             let mut world = world.write().unwrap();

@@ -21,7 +21,7 @@ use self::storm::{Case, Notices};
 const SEED: u64 = 0x5eed_2026_1122;
 /// Changes in the life of a fixed seed, and in that of a fresh one.
 const CHANGES: usize = 10_000;
-const FRESH_CHANGES: usize = 2_500;
+const FRESH_CHANGES: usize = 2_000;
 
 const BITRIX24_WEBHOOK: Case = Case {
     name: "bitrix24 webhook",
@@ -116,7 +116,12 @@ async fn lives_of_a_fresh_seed() {
         None => std::hash::RandomState::new().build_hasher().finish(),
     };
     println!("PRYAMO_TEST_SEED={seed:#x}");
-    let cases = [BITRIX24_WEBHOOK, AMOCRM_POLLING];
+    let cases = [
+        BITRIX24_WEBHOOK,
+        BITRIX24_APPLICATION,
+        AMOCRM_POLLING,
+        AMOCRM_WEBHOOKS,
+    ];
     for case in cases {
         case.live(seed, FRESH_CHANGES).await;
     }

@@ -31,7 +31,6 @@ pub struct Pulse {
     address: SocketAddr,
     /// Deaths and births: odd while it is dying or dead.
     turns: Arc<AtomicUsize>,
-    born: Arc<Mutex<Instant>>,
 }
 
 impl Lives {
@@ -41,7 +40,6 @@ impl Lives {
         let pulse = Pulse {
             address: site.address,
             turns: Arc::default(),
-            born: Arc::new(Mutex::new(Instant::now())),
         };
         Self {
             site,
@@ -117,7 +115,6 @@ impl Lives {
 
     /// Starts it after [`Self::stop`] or a kill.
     pub fn start(&mut self) {
-        *self.pulse.born.lock().unwrap() = Instant::now();
         self.daemon = Daemon::start_unready(&self.site);
         let turns = &self.pulse.turns;
         turns.store(
@@ -150,11 +147,6 @@ impl Lives {
 }
 
 impl Pulse {
-    /// How long ago it was born, or how long its last life would be.
-    pub fn age(&self) -> Duration {
-        self.born.lock().unwrap().elapsed()
-    }
-
     /// Its answer; `None` where it was dead, or died over the question. Fails the test when it
     /// lived on without an answer.
     pub fn ask(&self, target: &str) -> Option<Answer> {

@@ -20,16 +20,13 @@ const TICK: Duration = Duration::from_millis(20);
 const CHANGES_PER_TICK: u64 = 6;
 /// How long the mirror may take to become right once all is calm: several walks, and the rest that
 /// a failed part takes before it tries again.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// How long nothing more is asked of a daemon whose answers are right already, so that it may find
 /// what no answer shows: two walks.
 const SETTLING: Duration = Duration::from_secs(12);
 /// Noon of that day, UTC; a CRM's clock is up to two hours away from ours.
 const NOON: i64 = 1_795_348_800;
 const HOURS: u64 = 3_600;
-/// A daemon that was killed does not know what it had asked before, and the CRM counts both lives
-/// together: what it asks too much this soon after its birth is told, not blamed.
-const FORGETFUL: Duration = Duration::ZERO;
 const SECRET: &str = "made-up";
 
 /// What a CRM tells of its changes by itself.
@@ -66,40 +63,6 @@ struct Storm<'a> {
     callers: Mutex<Vec<u64>>,
     calls: AtomicUsize,
     troubles: usize,
-    breaches: Breaches,
-}
-
-/// Documented limits that were broken.
-#[derive(Debug, Default)]
-struct Breaches {
-    /// As the CRM has counted them.
-    seen: usize,
-    /// Those that a newborn made, with no memory of its former life.
-    forgiven: usize,
-    blamed: Vec<String>,
-}
-
-impl Breaches {
-    /// Looks for new ones by a daemon of this age.
-    fn look(&mut self, crm: &Crm, age: Duration) {
-        let all = crm.violations();
-        let new = &all[self.seen..];
-        if age < FORGETFUL {
-            self.forgiven += new.len();
-        } else {
-            self.blamed.extend_from_slice(new);
-        }
-        self.seen = all.len();
-    }
-
-    /// Looks on until a newborn is one no longer.
-    fn watch_newborn(&mut self, crm: &Crm, lives: &Lives) {
-        let pulse = lives.pulse();
-        while pulse.age() < FORGETFUL {
-            self.look(crm, pulse.age());
-            std::thread::sleep(TICK);
-        }
-    }
 }
 
 impl Case {
@@ -129,7 +92,6 @@ impl Case {
             callers: Mutex::default(),
             calls: AtomicUsize::new(0),
             troubles: 0,
-            breaches: Breaches::default(),
         };
         let began = Instant::now();
         let sender = (self.notices == Notices::Sent).then_some(&mut post);
@@ -137,25 +99,21 @@ impl Case {
         crm.recover();
         self.check_post(&post.close().await);
         println!(
-            "{}: {changes} changes in {:.0?}, {} troubles, {} kills, {} calls, {} requests, \
-             {} too many of newborns",
+            "{}: {changes} changes in {:.0?}, {} troubles, {} kills, {} calls, {} requests",
             self.name,
             began.elapsed(),
             storm.troubles,
             lives.kills(),
             storm.calls.load(Ordering::Relaxed),
             crm.requests(),
-            storm.breaches.forgiven,
         );
         if self.asks_live {
             lives.kill_and_start_with(&crm, &self.config(&crm, false));
-            storm.breaches.watch_newborn(&crm, &lives);
         }
         let truth = Truth::of(&world.read().unwrap(), &life, kind);
         self.judge(&mut lives, &truth).await;
-        storm.breaches.look(&crm, lives.pulse().age());
-        let blamed = storm.breaches.blamed;
-        assert!(blamed.is_empty(), "{}: {}", self.name, told(&blamed));
+        let breaches = crm.violations();
+        assert!(breaches.is_empty(), "{}: {}", self.name, told(&breaches));
     }
 
     /// Nothing that arrived was turned away.
@@ -206,7 +164,7 @@ impl Case {
              walk_every_seconds = {}\nnews_every_seconds = 1\nsecond_look_seconds = 1\n\
              # More is deleted in these seconds than people delete in a month.\n\
              most_deleted_percent = 90\n\
-             [[crm]]\nname = \"{CRM}\"\n{}",
+             [[crm]]\nname = \"{CRM}\"\nlimit_share = {}\n{}",
             if self.kind.is_bitrix24() {
                 r#""contact", "company", "lead", "deal""#
             } else {
@@ -214,6 +172,9 @@ impl Case {
             },
             if asks_live { 300 } else { 0 },
             if self.walks { 5 } else { 0 },
+            // The account counts what arrives in any third of a second, and a daemon's birth holds
+            // up a small machine for some of it.
+            if self.kind.is_bitrix24() { 0.8 } else { 0.6 },
             crm.table(),
         );
         if self.notices == Notices::Sent {
@@ -244,8 +205,6 @@ impl Storm<'_> {
         dice: &mut Dice,
     ) {
         let (pulse, mut killed, mut called) = (lives.pulse(), false, Dice(dice.below(u64::MAX)));
-        let age = pulse.clone();
-        let mut breaches = std::mem::take(&mut self.breaches);
         let this = &*self;
         let mut troubles = 0;
         std::thread::scope(|scope| {
@@ -276,14 +235,12 @@ impl Storm<'_> {
                     ticks => ticks - 1,
                 };
                 std::thread::sleep(TICK);
-                breaches.look(this.crm, age.age());
                 // A daemon that has ended by itself is told of at once.
                 killed = killing.is_finished();
             }
             this.is_over.store(true, Ordering::Release);
         });
         self.troubles = troubles;
-        self.breaches = breaches;
     }
 
     /// One change, as the CRM's own record and its notices tell of it.
