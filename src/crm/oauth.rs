@@ -157,6 +157,16 @@ impl<S: TokenServer> Keeper<S> {
         })?
     }
 
+    /// The newest access token, at once: `known`, unless it has been renewed since it was given out.
+    ///
+    /// For a request whose turn has come. Were it to wait for a renewal here, it would leave together
+    /// with all others that wait, and no budget would hold them apart.
+    pub(super) fn newest(&self, known: SecretString) -> SecretString {
+        let memory = self.memory.try_lock().ok();
+        let pair = memory.as_ref().and_then(|memory| memory.pair.as_ref());
+        pair.map_or(known, |pair| pair.access.clone())
+    }
+
     /// Puts a pair that the CRM has brought itself in place of whatever was stored.
     pub(super) async fn adopt(&self, pair: Pair, notes: Value) -> Result<(), CrmError> {
         let mut memory = self.memory.lock().await;

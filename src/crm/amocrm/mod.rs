@@ -152,12 +152,13 @@ impl Amocrm {
     /// Asks with the right in hand, and with a new one if that was refused.
     async fn ask_once(&self, lane: Lane, path: &str, query: &Query) -> Result<Answer, CrmError> {
         let method = method_of(path);
-        let (token, answer) = self.ask_with_token(lane, path, query).await?;
+        let token = self.tokens.current().await?;
+        let (token, answer) = self.ask_with(token, lane, path, query).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return passing(&method, answer);
         }
-        self.tokens.instead_of(token).await?;
-        let (_, answer) = self.ask_with_token(lane, path, query).await?;
+        let token = self.tokens.instead_of(token).await?;
+        let (_, answer) = self.ask_with(token, lane, path, query).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             return Err(CrmError::Unauthorized(
                 "a newly renewed token is refused too; is `crm.url` the account that the \
@@ -168,15 +169,17 @@ impl Amocrm {
         passing(&method, answer)
     }
 
-    /// The token is taken when the request's turn has come: it may have been renewed meanwhile.
-    async fn ask_with_token(
+    /// Gives the token that was sent as well: the given one may have been renewed while the request
+    /// waited for its turn.
+    async fn ask_with(
         &self,
+        token: SecretString,
         lane: Lane,
         path: &str,
         query: &Query,
     ) -> Result<(SecretString, Answer), CrmError> {
         self.link.admit(lane).await?;
-        let token = self.tokens.current().await?;
+        let token = self.tokens.newest(token);
         let request = self.link.get(path).query(query);
         let request = request.bearer_auth(token.expose_secret());
         let answer = self.link.send(lane, &method_of(path), request).await?;

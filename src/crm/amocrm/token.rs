@@ -39,6 +39,14 @@ impl Tokens {
         }
     }
 
+    /// `token`, or the one that has taken its place since.
+    pub(super) fn newest(&self, token: SecretString) -> SecretString {
+        match self {
+            Self::LongLived(_) => token,
+            Self::OAuth(keeper) => keeper.newest(token),
+        }
+    }
+
     /// The token to try once more with after `refused` was answered 401.
     pub(super) async fn instead_of(&self, refused: SecretString) -> Result<SecretString, CrmError> {
         match self {

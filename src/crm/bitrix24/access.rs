@@ -72,6 +72,14 @@ impl Access {
         }
     }
 
+    /// The token that is to be sent in place of this one, if it has been renewed since.
+    pub(super) fn newest(&self, token: Option<SecretString>) -> Option<SecretString> {
+        match self {
+            Self::Webhook(_) => None,
+            Self::Application(application) => token.map(|token| application.newest(token)),
+        }
+    }
+
     /// Where this method is asked.
     pub(super) fn address(&self, method: &str) -> String {
         match self {

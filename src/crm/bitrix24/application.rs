@@ -126,6 +126,11 @@ impl Application {
         self.keeper.token(refused).await
     }
 
+    /// `token`, or the one that has taken its place since.
+    pub(super) fn newest(&self, token: SecretString) -> SecretString {
+        self.keeper.newest(token)
+    }
+
     /// The portal's address of all methods, with a trailing slash.
     pub(super) fn rest(&self) -> &str {
         &self.rest

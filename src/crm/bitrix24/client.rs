@@ -206,27 +206,31 @@ impl Client {
 
     /// Asks, and once more with a new token if the old one has expired.
     async fn ask(&self, ask: &Ask<'_>) -> Result<Reply, CrmError> {
-        let (mut token, (mut status, mut envelope)) = self.exchange(ask).await?;
+        let mut token = self.access.token(None).await?;
+        let (mut status, mut envelope);
+        (token, (status, envelope)) = self.exchange(ask, token).await?;
         let is_expired = |status, envelope: &Value| {
             let refusal = Refusal::read(status, envelope);
             refusal.is_some_and(|refusal| refusal.means_expired_token())
         };
         if token.is_some() && is_expired(status, &envelope) {
-            self.access.token(token).await?;
-            (token, (status, envelope)) = self.exchange(ask).await?;
+            token = self.access.token(token).await?;
+            (token, (status, envelope)) = self.exchange(ask, token).await?;
         }
         let reply = self.read_reply(ask.about, status, envelope, token)?;
         self.access.note_time(&reply.time);
         Ok(reply)
     }
 
-    /// The token is taken when the request's turn has come: it may have been renewed meanwhile.
+    /// Gives the token that was sent as well: the given one may have been renewed while the request
+    /// waited for its turn.
     async fn exchange(
         &self,
         ask: &Ask<'_>,
+        token: Option<SecretString>,
     ) -> Result<(Option<SecretString>, (u16, Value)), CrmError> {
         self.admit(ask).await?;
-        let token = self.access.token(None).await?;
+        let token = self.access.newest(token);
         let (status, body) = self.send(ask, token.as_ref()).await?;
         Ok((token, (status, read_envelope(ask.about, status, &body)?)))
     }
