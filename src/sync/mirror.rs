@@ -253,7 +253,7 @@ impl Mirror {
         let mut status = self.lock();
         if let Some(trouble) = &trouble {
             crate::metrics::count_crm_error(&self.source.name, &trouble.label);
-            if status.employees_error.as_ref() != Some(trouble) {
+            if !status.tells(trouble) {
                 tracing::error!(crm = %self.source.name, error = trouble.text, "cannot read the employees; those known stay");
             }
         }
@@ -518,10 +518,13 @@ impl Mirror {
     fn note(&self, kind: EntityKind, passed: &Result<(), SyncError>) {
         let trouble = passed.as_ref().err().map(Trouble::of);
         let mut status = self.lock();
+        let is_known = trouble
+            .as_ref()
+            .is_some_and(|trouble| status.tells(trouble));
         let shown = status.kinds.entry(kind).or_default();
         if let Some(trouble) = &trouble {
             crate::metrics::count_crm_error(&self.source.name, &trouble.label);
-            if shown.error.as_ref() != Some(trouble) {
+            if !is_known {
                 tracing::error!(crm = %self.source.name, %kind, error = trouble.text, "the mirror cannot be brought up to date; it answers with what it has");
             }
         } else if shown.error.is_some() {

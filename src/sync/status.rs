@@ -31,16 +31,23 @@ pub struct Status {
 impl Status {
     /// Says whether the vendor has blocked us: somebody must write to the vendor.
     pub fn is_blocked(&self) -> bool {
+        self.troubles().any(|trouble| trouble.label == "blocked")
+    }
+
+    /// Says whether some part has this trouble already: a revoked token ails all of them, and is
+    /// told once.
+    pub(super) fn tells(&self, trouble: &Trouble) -> bool {
+        self.troubles().any(|known| known == trouble)
+    }
+
+    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         let kinds = self.kinds.values().map(|kind| &kind.error);
         let others = [
             &self.employees_error,
             &self.notices.error,
             &self.notices.news_error,
         ];
-        kinds
-            .chain(others)
-            .flatten()
-            .any(|trouble| trouble.label == "blocked")
+        kinds.chain(others).flatten()
     }
 }
 
