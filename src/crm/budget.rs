@@ -77,7 +77,7 @@ impl Budget {
 
     /// Waits until a request of a background lane may be sent, and counts it.
     ///
-    /// Whoever has waited for [`LONG_ENOUGH`] lets only callers go first: no walk waits for ever
+    /// Whoever has waited ten seconds lets only callers go first: no walk waits for ever
     /// because changes are asked for too often.
     pub async fn take(&self, lane: Lane) {
         let _waiting = self.wait_in_line(lane);
