@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(20);
 const CHANGES_PER_TICK: u64 = 6;
 /// How long the mirror may take to become right once all is calm: several walks, and the rest that
 /// a failed part takes before it tries again.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(10);
 /// How long nothing more is asked of a daemon whose answers are right already, so that it may find
 /// what no answer shows: two walks.
 const SETTLING: Duration = Duration::from_secs(12);
