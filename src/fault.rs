@@ -1,6 +1,8 @@
-//! An error told in one line, with everything that caused it.
+//! What to make of faults: an error told in one line, with everything that caused it, and a lock
+//! whose holder panicked.
 
 use std::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Gives an error and its causes, one after another; what an error repeats of its cause is said
 /// once.
@@ -16,6 +18,11 @@ pub fn told(error: &(dyn Error + 'static)) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// Takes a lock, also after a panic of somebody who held it: what we lock is never left half done.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

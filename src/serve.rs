@@ -9,17 +9,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::body::Body;
 use futures::FutureExt;
-use http::{Request, Response};
-use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
 use crate::api::{self, Api};
 use crate::config::{self, Config, CrmTable};
@@ -34,7 +30,7 @@ use crate::rules;
 use crate::sync::live::Live;
 use crate::sync::mirror::Mirror;
 use crate::sync::{Clock, Source};
-use crate::web::{Access, Web};
+use crate::web::{self, Access, Web};
 
 /// The file in `data_dir` that holds the token of `pryamo`'s own commands.
 pub const CONTROL_TOKEN: &str = "control.token";
@@ -207,7 +203,11 @@ impl Daemon {
         match hooks_listener {
             None => web.api = web.api.merge(hooks),
             Some(listener) => {
-                let answer = move |request, _peer| answer_hook(hooks.clone(), request);
+                let hooks = Arc::new(hooks);
+                let answer = move |request, _peer| {
+                    let hooks = Arc::clone(&hooks);
+                    async move { web::through_axum(&hooks, request).await }
+                };
                 tasks.spawn(http_server::serve(listener, answer, stop.clone()));
             }
         }
@@ -315,13 +315,6 @@ fn listen_for_hooks(address: SocketAddr) -> Result<tokio::net::TcpListener, Star
     let listener = bind(address).map_err(fault)?;
     listener.set_nonblocking(true).map_err(fault)?;
     tokio::net::TcpListener::from_std(listener).map_err(fault)
-}
-
-async fn answer_hook(mut hooks: axum::Router, request: Request<Incoming>) -> Response<Body> {
-    match hooks.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
 }
 
 /// Runs a mirror until `stop`, again should it fail inside: one card that nobody foresaw must not

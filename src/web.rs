@@ -97,11 +97,11 @@ impl Web {
             }
             "forward" => text(self.forward(query).await),
             "name" => text(self.name(query).await),
-            "healthz" | "readyz" => self.through_axum(request).await,
+            "healthz" | "readyz" => through_axum(&self.api, request).await,
             // The secret in the address says who may.
-            _ if path.starts_with("hooks/") => self.through_axum(request).await,
+            _ if path.starts_with("hooks/") => through_axum(&self.api, request).await,
             _ if !may_ask() => status(StatusCode::FORBIDDEN),
-            _ => self.through_axum(request).await,
+            _ => through_axum(&self.api, request).await,
         }
     }
 
@@ -142,12 +142,13 @@ impl Web {
         }
         decision
     }
+}
 
-    async fn through_axum(&self, request: Request<Incoming>) -> Response<Body> {
-        match self.api.clone().call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+/// The answer of an axum router, which never fails.
+pub async fn through_axum(router: &axum::Router, request: Request<Incoming>) -> Response<Body> {
+    match router.clone().call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

@@ -94,12 +94,15 @@ pub(super) fn tell_ages<'a>(mirrors: impl Iterator<Item = &'a Value>) -> BTreeMa
         };
         let unfinished = if is("whole") { "" } else { ", not whole yet" };
         let over = if is("too_old") { " (TOO OLD)" } else { "" };
-        let part = format!("{}s {age}{over}{unfinished}", text("kind"));
+        let kinds = match text("kind") {
+            "company" => "companies".to_owned(),
+            kind => format!("{kind}s"),
+        };
         let line = told.entry(text("crm").to_owned()).or_default();
         if !line.is_empty() {
             line.push_str("; ");
         }
-        line.push_str(&part.replace("companys", "companies"));
+        let _ = write!(line, "{kinds} {age}{over}{unfinished}");
     }
     told
 }

@@ -240,14 +240,6 @@ impl Reader<'_> {
             return Err(self.wrong("name", format!("crm `{name}`: a `name` is made of letters a-z, digits, - and _: it stands in addresses")));
         }
         self.secrets_from_files(&format!("crm.{name}"), &mut table)?;
-        let later = crm::KINDS.iter().filter(|known| known.name == kind);
-        for later in later.flat_map(|known| known.later) {
-            if table.remove(*later).is_some() {
-                self.notes.push(format!(
-                    "crm `{name}`: `{later}` is not in this version yet and does nothing"
-                ));
-            }
-        }
         let (common, own): (toml::Table, toml::Table) = table
             .into_iter()
             .partition(|(key, _)| COMMON_CRM_KEYS.contains(&key.as_str()));

@@ -33,7 +33,6 @@ const PAGE_RECORDS: usize = 1_000;
 pub const KIND: Kind = Kind {
     name: "csv",
     example: EXAMPLE,
-    later: &[],
     open,
 };
 

@@ -333,8 +333,6 @@ pub struct Kind {
     pub name: &'static str,
     /// A commented TOML example, every option with its default.
     pub example: &'static str,
-    /// Keys of the kind's table that a later version will use: noted, not refused.
-    pub later: &'static [&'static str],
     /// Reads the kind's own part of the `[[crm]]` table.
     pub open: fn(toml::Table, Common) -> Result<Arc<dyn Crm>, SettingsError>,
 }
@@ -424,6 +422,21 @@ pub fn http_client(ca_file: Option<&std::path::Path>) -> Result<reqwest::Client,
     builder
         .build()
         .map_err(|error| SettingsError::Wrong(format!("cannot set up HTTPS: {error}")))
+}
+
+/// An answer's body, at most so many bytes of it; `None` if it has more.
+async fn read_body(
+    response: &mut reqwest::Response,
+    most_bytes: usize,
+) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > most_bytes {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }
 
 /// The HTTP client of `pryamo`'s own commands: straight to the daemon, past any proxy.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use rusqlite::Connection;
 use serde::Deserialize;
 
 use self::row::Source;
@@ -79,8 +80,35 @@ fn open(settings: toml::Table, opening: Opening) -> Result<Arc<dyn Directory>, O
 }
 
 impl Embedded {
-    fn number(&self, crm: &CrmName) -> Option<i64> {
-        self.store.source(crm, EntityKind::Contact).map(Source::crm)
+    /// Reads something of one kind's cards without holding up any lookup; nothing where the store has
+    /// never heard of the CRM.
+    async fn survey<T: Default + Send + 'static>(
+        &self,
+        doing: &'static str,
+        crm: &CrmName,
+        kind: EntityKind,
+        work: impl FnOnce(&Connection, Source) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        let Some(source) = self.store.source(crm, kind) else {
+            return Ok(T::default());
+        };
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| work(connection, source))
+        })
+        .await
+    }
+
+    /// The same of the CRM as a whole, by its number.
+    async fn survey_crm<T: Default + Send + 'static>(
+        &self,
+        doing: &'static str,
+        crm: &CrmName,
+        work: impl FnOnce(&Connection, i64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DirectoryError> {
+        self.survey(doing, crm, EntityKind::Contact, |connection, source| {
+            work(connection, source.crm())
+        })
+        .await
     }
 
     /// Runs `work` where it may wait for the disk. It runs to its end also when nobody waits for it
@@ -152,18 +180,12 @@ impl Directory for Embedded {
         kind: EntityKind,
         walk: u64,
     ) -> Result<Unseen, DirectoryError> {
-        let doing = "was counting cards";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(Unseen {
-                unseen: 0,
-                total: 0,
-            });
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| {
-                survey::count_unseen(connection, source, writer::mark(walk))
-            })
-        })
+        self.survey(
+            "was counting cards",
+            crm,
+            kind,
+            move |connection, source| survey::count_unseen(connection, source, writer::mark(walk)),
+        )
         .await
     }
 
@@ -204,14 +226,13 @@ impl Directory for Embedded {
         kind: EntityKind,
         ids: &[EntityId],
     ) -> Result<Vec<EntityId>, DirectoryError> {
-        let doing = "was looking for cards";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(Vec::new());
-        };
         let ids = ids.to_vec();
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| survey::known(connection, source, &ids))
-        })
+        self.survey(
+            "was looking for cards",
+            crm,
+            kind,
+            move |connection, source| survey::known(connection, source, &ids),
+        )
         .await
     }
 
@@ -221,13 +242,9 @@ impl Directory for Embedded {
         kind: EntityKind,
         id: &EntityId,
     ) -> Result<Vec<EntityId>, DirectoryError> {
-        let doing = "was looking for cards with the same number";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(Vec::new());
-        };
-        let id = id.clone();
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| survey::kin(connection, source, &id))
+        let (doing, id) = ("was looking for cards with the same number", id.clone());
+        self.survey(doing, crm, kind, move |connection, source| {
+            survey::kin(connection, source, &id)
         })
         .await
     }
@@ -254,15 +271,12 @@ impl Directory for Embedded {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Waiting>, DirectoryError> {
-        let doing = "was reading the queue";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(Vec::new());
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| {
-                queue::due(connection, source, now, limit)
-            })
-        })
+        self.survey(
+            "was reading the queue",
+            crm,
+            kind,
+            move |connection, source| queue::due(connection, source, now, limit),
+        )
         .await
     }
 
@@ -287,36 +301,18 @@ impl Directory for Embedded {
         crm: &CrmName,
         kind: EntityKind,
     ) -> Result<QueueLength, DirectoryError> {
-        let doing = "was counting notices";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(QueueLength::default());
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| queue::length(connection, source))
-        })
-        .await
+        self.survey("was counting notices", crm, kind, queue::length)
+            .await
     }
 
     async fn news_cursor(&self, crm: &CrmName) -> Result<Option<String>, DirectoryError> {
-        let doing = "was reading the queue's cursor";
-        let Some(crm) = self.number(crm) else {
-            return Ok(None);
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| queue::cursor(connection, crm))
-        })
-        .await
+        self.survey_crm("was reading the queue's cursor", crm, queue::cursor)
+            .await
     }
 
     async fn employees_at(&self, crm: &CrmName) -> Result<Option<Timestamp>, DirectoryError> {
-        let doing = "was reading the employees' age";
-        let Some(crm) = self.number(crm) else {
-            return Ok(None);
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| survey::employees_at(connection, crm))
-        })
-        .await
+        self.survey_crm("was reading the employees' age", crm, survey::employees_at)
+            .await
     }
 
     async fn sync_state(
@@ -324,14 +320,8 @@ impl Directory for Embedded {
         crm: &CrmName,
         kind: EntityKind,
     ) -> Result<SyncState, DirectoryError> {
-        let doing = "was reading the state of a sync";
-        let Some(source) = self.store.source(crm, kind) else {
-            return Ok(SyncState::default());
-        };
-        self.aside(doing, move |store| {
-            store.survey(doing, |connection| survey::state(connection, source))
-        })
-        .await
+        self.survey("was reading the state of a sync", crm, kind, survey::state)
+            .await
     }
 
     async fn set_sync_state(

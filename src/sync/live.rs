@@ -5,7 +5,7 @@
 //! for its caller still enters the directory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{Source, phones_of};
 use crate::crm::CrmError;
 use crate::directory::{Change, Directory, Keep, Refresh, Refreshed};
+use crate::fault::lock;
 use crate::phone::E164;
 use crate::record::{Card, CrmName, Entity};
 
@@ -306,10 +307,6 @@ fn label(refreshed: &Refreshed) -> &'static str {
         Refreshed::NotAskable => "not_askable",
         Refreshed::Failed(_) => "failed",
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

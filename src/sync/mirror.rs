@@ -6,7 +6,7 @@
 //! may miss cards, two walks must agree.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::notices::{Notices, ReceiveError, Received};
 use super::rest::Turn;
-use super::status::{Status, Trouble};
+use super::status::{Part, Status};
 use super::{Clock, Settings, Source, SyncError, change, is_suspicious};
 use crate::crm::{CrmError, Cursor, Hook, Page, Since};
-use crate::directory::{Directory, DirectoryError, SyncState};
+use crate::directory::{Directory, SyncState};
+use crate::fault::lock;
 use crate::record::{CrmName, Employee, EmployeeId, EntityKind};
 
 /// Between two passes, whatever happens.
@@ -38,7 +39,7 @@ pub struct Mirror {
     settings: Settings,
     directory: Arc<dyn Directory>,
     clock: Clock,
-    status: Mutex<Status>,
+    status: Arc<Mutex<Status>>,
     /// What was ordered of each part and not begun.
     orders: Mutex<BTreeMap<Part, Order>>,
     /// The number of the last order.
@@ -60,9 +61,6 @@ pub struct Order {
     pub accept_deletions: bool,
 }
 
-/// A part of a mirror, which is kept by itself: the employees (`None`), or a kind.
-type Part = Option<EntityKind>;
-
 impl Mirror {
     /// Puts a mirror together; nothing runs yet.
     pub fn new(
@@ -71,22 +69,23 @@ impl Mirror {
         directory: Arc<dyn Directory>,
         clock: Clock,
     ) -> Self {
-        let status = Status {
+        let status = Arc::new(Mutex::new(Status {
             crm: source.name.to_string(),
             ..Status::default()
-        };
+        }));
         let notices = Notices::new(
             source.clone(),
             settings.clone(),
             Arc::clone(&directory),
             Arc::clone(&clock),
+            Arc::clone(&status),
         );
         Self {
             source,
             settings,
             directory,
             clock,
-            status: Mutex::new(status),
+            status,
             orders: Mutex::default(),
             ticket: watch::Sender::new(0),
             done: Mutex::default(),
@@ -103,7 +102,6 @@ impl Mirror {
     /// How it stands.
     pub fn status(&self) -> Status {
         let mut status = self.lock().clone();
-        status.notices = self.notices.status();
         for (kind, shown) in &mut status.kinds {
             shown.measure((self.clock)());
             shown.doubts_deletions = self.notices.doubts(*kind);
@@ -146,9 +144,10 @@ impl Mirror {
         last
     }
 
+    /// The employees and each kind. The notices keep themselves.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let kinds = self.source.crm.kinds().iter().copied().map(Some);
-        std::iter::once(None).chain(kinds)
+        let kinds = self.source.crm.kinds().iter().copied().map(Part::Cards);
+        std::iter::once(Part::Employees).chain(kinds)
     }
 
     /// Keeps the mirror until `stop`: each part by itself, since their limits are apart and a walk
@@ -175,17 +174,14 @@ impl Mirror {
                 let ticket = *tickets.borrow_and_update();
                 (ticket, orders.remove(&part).unwrap_or_default())
             };
-            let (kept, every) = match part {
-                None => (self.employees().await, self.employees_pause()),
-                Some(kind) => {
-                    let kept = self.kind(kind, order).await;
-                    self.note(kind, &kept);
-                    let every = self.settings.changes_every_seconds;
-                    (kept, Duration::from_secs(every))
-                }
+            let kept = match part.kind() {
+                None => self.employees().await,
+                Some(kind) => self.kind(kind, order).await,
             };
+            self.lock()
+                .note(&self.source.name, part, kept.as_ref().err());
             match &kept {
-                Ok(()) => turn.succeeded(every),
+                Ok(()) => turn.succeeded(self.pause(part)),
                 Err(error) => turn.failed(error),
             }
             self.note_done(part, ticket);
@@ -226,10 +222,13 @@ impl Mirror {
         own.map(|one| one.id.clone()).collect()
     }
 
-    fn employees_pause(&self) -> Duration {
+    /// Until a part is due again after all went well.
+    fn pause(&self, part: Part) -> Duration {
+        if part.kind().is_some() {
+            return Duration::from_secs(self.settings.changes_every_seconds);
+        }
         let usual = Duration::from_secs(self.settings.employees_every_seconds);
-        let vanished = lock(&self.vanished);
-        if vanished.is_empty() {
+        if lock(&self.vanished).is_empty() {
             usual
         } else {
             usual.min(SECOND_READING)
@@ -237,31 +236,17 @@ impl Mirror {
     }
 
     async fn employees(&self) -> Result<(), SyncError> {
-        let read = async {
-            let employees = self.source.crm.employees().await?;
-            let count = employees.len();
-            if self.are_missed(&employees) {
-                return Ok(None);
-            }
-            self.directory
-                .replace_employees(&self.source.name, employees, (self.clock)())
-                .await?;
-            Ok::<_, SyncError>(Some(count))
-        };
-        let read = read.await;
-        let trouble = read.as_ref().err().map(Trouble::of);
+        let employees = self.source.crm.employees().await?;
+        if self.are_missed(&employees) {
+            return Ok(());
+        }
+        let (count, now) = (employees.len(), (self.clock)());
+        self.directory
+            .replace_employees(&self.source.name, employees, now)
+            .await?;
         let mut status = self.lock();
-        if let Some(trouble) = &trouble {
-            crate::metrics::count_crm_error(&self.source.name, &trouble.label);
-            if !status.tells(trouble) {
-                tracing::error!(crm = %self.source.name, error = trouble.text, "cannot read the employees; those known stay");
-            }
-        }
-        status.employees_error = trouble;
-        if let Some(count) = read? {
-            status.employees = count;
-            status.employees_at = Some((self.clock)());
-        }
+        status.employees = count;
+        status.employees_at = Some(now);
         Ok(())
     }
 
@@ -379,8 +364,8 @@ impl Mirror {
         state.cursor = page.cursor.as_ref().map(|cursor| cursor.0.clone());
         state.highest_id = state.highest_id.max(highest_id(&page));
         let done = page.done;
-        self.store(kind, page, state.walk, Some(state.clone()))
-            .await?;
+        let change = change(&self.source, kind, page, state.walk, Some(state.clone()));
+        self.directory.apply(change).await?;
         let mut status = self.lock();
         let shown = status.kinds.entry(kind).or_default();
         shown.walked_cards += count;
@@ -390,17 +375,6 @@ impl Mirror {
         }
         shown.fresh_at = state.fresh_at;
         Ok(())
-    }
-
-    async fn store(
-        &self,
-        kind: EntityKind,
-        page: Page,
-        walk: u64,
-        state: Option<SyncState>,
-    ) -> Result<(), DirectoryError> {
-        let change = change(&self.source, kind, page, walk, state);
-        self.directory.apply(change).await
     }
 
     /// Deletes what the walk has not seen, unless that is suspiciously much.
@@ -473,7 +447,8 @@ impl Mirror {
             };
             until = until.or(page.server_time);
             highest = highest.max(highest_id(&page));
-            self.store(kind, page, state.walk, None).await?;
+            let change = change(&self.source, kind, page, state.walk, None);
+            self.directory.apply(change).await?;
         }
         self.lock().kinds.entry(kind).or_default().only_walks = false;
         let now = (self.clock)();
@@ -515,24 +490,6 @@ impl Mirror {
         shown.shrunk = state.shrunk;
     }
 
-    fn note(&self, kind: EntityKind, passed: &Result<(), SyncError>) {
-        let trouble = passed.as_ref().err().map(Trouble::of);
-        let mut status = self.lock();
-        let is_known = trouble
-            .as_ref()
-            .is_some_and(|trouble| status.tells(trouble));
-        let shown = status.kinds.entry(kind).or_default();
-        if let Some(trouble) = &trouble {
-            crate::metrics::count_crm_error(&self.source.name, &trouble.label);
-            if !is_known {
-                tracing::error!(crm = %self.source.name, %kind, error = trouble.text, "the mirror cannot be brought up to date; it answers with what it has");
-            }
-        } else if shown.error.is_some() {
-            tracing::info!(crm = %self.source.name, %kind, "the CRM answers again");
-        }
-        shown.error = trouble;
-    }
-
     fn lock(&self) -> MutexGuard<'_, Status> {
         lock(&self.status)
     }
@@ -542,8 +499,4 @@ impl Mirror {
 fn highest_id(page: &Page) -> Option<u64> {
     let numbers = page.cards.iter().filter_map(|card| card.id.as_number());
     numbers.max().map(i64::unsigned_abs)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

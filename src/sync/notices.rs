@@ -7,7 +7,7 @@
 //! deletion may have brought it back.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -17,11 +17,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::rest::Turn;
-use super::status::{NoticesStatus, Trouble};
+use super::status::{Part, Status};
 use super::{Clock, FEW_CARDS, Settings, Source, SyncError, change, is_suspicious};
 use crate::crm::{CrmError, Cursor, Hook, HookError, READ_AT_ONCE};
 use crate::directory::{Directory, DirectoryError, QueueLength, Queued, Unseen, Waiting};
-use crate::fault;
+use crate::fault::{self, lock};
 use crate::record::{EntityId, EntityKind, Event, Notice};
 
 /// A whole folder of changes made at once comes as many notices: waiting for them a moment saves
@@ -39,12 +39,21 @@ pub(super) struct Notices {
     settings: Settings,
     directory: Arc<dyn Directory>,
     clock: Clock,
-    status: Mutex<NoticesStatus>,
+    /// Of the whole mirror.
+    status: Arc<Mutex<Status>>,
     deletions: Mutex<BTreeMap<EntityKind, Deletions>>,
     /// Something was queued.
     queued: Notify,
     /// Something may wait at the CRM.
     rang: Notify,
+}
+
+/// How the queue of one kind stands after a look.
+struct Looked {
+    /// When to look again.
+    wake: Instant,
+    waiting: u64,
+    error: Option<SyncError>,
 }
 
 /// Deletions of one kind that were believed since its last whole walk.
@@ -83,22 +92,18 @@ impl Notices {
         settings: Settings,
         directory: Arc<dyn Directory>,
         clock: Clock,
+        status: Arc<Mutex<Status>>,
     ) -> Self {
         Self {
             source,
             settings,
             directory,
             clock,
-            status: Mutex::default(),
+            status,
             deletions: Mutex::default(),
             queued: Notify::new(),
             rang: Notify::new(),
         }
-    }
-
-    /// How they stand.
-    pub(super) fn status(&self) -> NoticesStatus {
-        lock(&self.status).clone()
     }
 
     /// Says whether deletions of this kind are no longer believed.
@@ -143,7 +148,7 @@ impl Notices {
             .await?;
         if !notices.is_empty() && queued == Queued::Yes {
             crate::metrics::count_notices(crm, notices.len() as u64);
-            lock(&self.status).last_at = Some((self.clock)());
+            lock(&self.status).notices.last_at = Some((self.clock)());
             self.queued.notify_one();
         }
         Ok(queued)
@@ -155,11 +160,7 @@ impl Notices {
         let mut turn = Turn::now();
         while self.source.crm.has_news() {
             let fetched = self.fetch().await;
-            self.tell(
-                fetched.as_ref().err(),
-                "the CRM's own queue of changes cannot be read",
-                |status| &mut status.news_error,
-            );
+            self.note(Part::News, fetched.as_ref().err());
             match fetched {
                 Ok(true) => turn.succeeded(Duration::ZERO),
                 Ok(false) => turn.succeeded(every),
@@ -193,42 +194,49 @@ impl Notices {
         let mut turns: Vec<(EntityKind, Turn)> =
             kinds.iter().map(|kind| (*kind, Turn::now())).collect();
         loop {
-            let worked = turns.iter_mut().map(|(kind, turn)| async move {
-                if !turn.is_due() {
-                    return (turn.due(), 0, None);
-                }
-                let worked = async {
-                    self.work(*kind, walk).await?;
-                    let length = self
-                        .directory
-                        .queue_length(&self.source.name, *kind)
-                        .await?;
-                    Ok::<_, SyncError>(length)
-                };
-                match worked.await {
-                    Ok(length) => {
-                        turn.succeeded(Duration::ZERO);
-                        (self.wake_for(length), length.waiting, None)
-                    }
-                    Err(error) => {
-                        turn.failed(&error);
-                        (turn.due(), 1, Some(error))
-                    }
-                }
-            });
-            let worked = join_all(worked).await;
-            let wake = worked.iter().map(|(wake, ..)| *wake).min();
-            lock(&self.status).waiting = worked.iter().map(|(_, waiting, _)| waiting).sum();
-            if turns.iter().all(|(_, turn)| turn.is_due()) || worked.iter().any(|w| w.2.is_some()) {
-                let error = worked.iter().find_map(|(.., error)| error.as_ref());
-                self.tell(error, "cards cannot be read again", |status| {
-                    &mut status.error
-                });
+            let looked = turns
+                .iter_mut()
+                .map(|(kind, turn)| self.look(*kind, turn, walk));
+            let looked = join_all(looked).await;
+            let error = looked.iter().find_map(|looked| looked.error.as_ref());
+            // A kind that rests after a failure has not been tried.
+            if error.is_some() || turns.iter().all(|(_, turn)| turn.is_due()) {
+                self.note(Part::Notices, error);
             }
+            lock(&self.status).notices.waiting = looked.iter().map(|looked| looked.waiting).sum();
+            let wake = looked.iter().map(|looked| looked.wake).min();
             tokio::select! {
                 () = tokio::time::sleep_until(wake.unwrap_or_else(far_off)) => {}
                 () = self.queued.notified() => tokio::time::sleep(GATHERING).await,
             }
+        }
+    }
+
+    /// Reads the cards of one kind again that are due, unless it rests.
+    async fn look(
+        &self,
+        kind: EntityKind,
+        turn: &mut Turn,
+        walk: &(dyn Fn() + Send + Sync),
+    ) -> Looked {
+        let mut error = None;
+        if turn.is_due() {
+            error = self.work(kind, walk).await.err();
+            match &error {
+                None => turn.succeeded(Duration::ZERO),
+                Some(error) => turn.failed(error),
+            }
+        }
+        let crm = &self.source.name;
+        let length = self.directory.queue_length(crm, kind).await;
+        let length = length.unwrap_or_else(|fault| {
+            error.get_or_insert(fault.into());
+            QueueLength::default()
+        });
+        Looked {
+            wake: self.wake_for(length).max(turn.due()),
+            waiting: length.waiting,
+            error,
         }
     }
 
@@ -303,9 +311,9 @@ impl Notices {
                 page => page?,
             };
             let there: HashSet<EntityId> = page.cards.iter().map(|card| card.id.clone()).collect();
+            let state = self.directory.sync_state(crm, kind).await?;
             if !page.cards.is_empty() {
-                let walk = self.directory.sync_state(crm, kind).await?.walk;
-                let change = change(&self.source, kind, page, walk, None);
+                let change = change(&self.source, kind, page, state.walk, None);
                 self.directory.apply(change).await?;
             }
             // Missing without a word of a deletion: that is for the walk to judge.
@@ -313,7 +321,7 @@ impl Notices {
                 !there.contains(&one.notice.id) && one.notice.event != Event::Changed
             };
             let (gone, settled): (Vec<&Waiting>, Vec<&Waiting>) = due.iter().partition(is_gone);
-            self.delete(kind, &gone, walk).await?;
+            self.delete(kind, &gone, state.whole_at, walk).await?;
             let (looked_twice, looked_once): (Vec<&Waiting>, Vec<&Waiting>) =
                 gone.into_iter().partition(|one| one.again);
             let settled: Vec<Waiting> = settled.into_iter().chain(looked_twice).cloned().collect();
@@ -335,11 +343,12 @@ impl Notices {
     }
 
     /// Deletes cards of which the CRM has said so and which it no longer shows, unless they are
-    /// suspiciously many since the last walk: then the next walk must agree.
+    /// suspiciously many since the last walk, which ended at `whole_at`: then the next must agree.
     async fn delete(
         &self,
         kind: EntityKind,
         gone: &[&Waiting],
+        whole_at: Option<Timestamp>,
         walk: &(dyn Fn() + Send + Sync),
     ) -> Result<(), SyncError> {
         let crm = &self.source.name;
@@ -348,7 +357,6 @@ impl Notices {
         if known.is_empty() {
             return Ok(());
         }
-        let whole_at = self.directory.sync_state(crm, kind).await?.whole_at;
         let mut told = lock(&self.deletions)
             .get(&kind)
             .copied()
@@ -382,35 +390,11 @@ impl Notices {
         Ok(())
     }
 
-    /// Logs a new trouble once, and its end.
-    fn tell(
-        &self,
-        error: Option<&SyncError>,
-        what: &'static str,
-        place: impl FnOnce(&mut NoticesStatus) -> &mut Option<Trouble>,
-    ) {
-        let crm = &self.source.name;
-        let trouble = error.map(Trouble::of);
-        let mut status = lock(&self.status);
-        let shown = place(&mut status);
-        match &trouble {
-            Some(trouble) => {
-                crate::metrics::count_crm_error(crm, &trouble.label);
-                if shown.as_ref() != Some(trouble) {
-                    tracing::error!(%crm, error = trouble.text, "{what}");
-                }
-            }
-            None if shown.is_some() => tracing::info!(%crm, "over again: {what}"),
-            None => {}
-        }
-        *shown = trouble;
+    fn note(&self, part: Part, error: Option<&SyncError>) {
+        lock(&self.status).note(&self.source.name, part, error);
     }
 }
 
 fn far_off() -> Instant {
     Instant::now() + LONGEST_SLEEP
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SyncError;
 use crate::directory::Unseen;
-use crate::record::EntityKind;
+use crate::record::{CrmName, EntityKind};
 
 /// How a CRM's mirror stands.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,10 +34,29 @@ impl Status {
         self.troubles().any(|trouble| trouble.label == "blocked")
     }
 
-    /// Says whether some part has this trouble already: a revoked token ails all of them, and is
-    /// told once.
-    pub(super) fn tells(&self, trouble: &Trouble) -> bool {
-        self.troubles().any(|known| known == trouble)
+    /// Takes down how a part fares: `error` is what went wrong with it, if anything did.
+    ///
+    /// Logs a new trouble and its end. A revoked token ails all parts, and is told once.
+    pub(super) fn note(&mut self, crm: &CrmName, part: Part, error: Option<&SyncError>) {
+        let trouble = error.map(Trouble::of);
+        let (words, over) = part.words();
+        let kind = part.kind().map(tracing::field::display);
+        if let Some(trouble) = &trouble {
+            crate::metrics::count_crm_error(crm, &trouble.label);
+            if !self.troubles().any(|known| known == trouble) {
+                tracing::error!(%crm, kind, error = trouble.text, "{words}");
+            }
+        }
+        let shown = match part {
+            Part::Employees => &mut self.employees_error,
+            Part::Cards(kind) => &mut self.kinds.entry(kind).or_default().error,
+            Part::Notices => &mut self.notices.error,
+            Part::News => &mut self.notices.news_error,
+        };
+        if trouble.is_none() && shown.is_some() {
+            tracing::info!(%crm, kind, "{over}");
+        }
+        *shown = trouble;
     }
 
     fn troubles(&self) -> impl Iterator<Item = &Trouble> {
@@ -48,6 +67,51 @@ impl Status {
             &self.notices.news_error,
         ];
         kinds.chain(others).flatten()
+    }
+}
+
+/// What is kept by itself, and may go wrong by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Reading the employees.
+    Employees,
+    /// Walks and changes of one kind.
+    Cards(EntityKind),
+    /// Reading cards again.
+    Notices,
+    /// What the CRM keeps for us.
+    News,
+}
+
+impl Part {
+    /// Which cards it is about, if about cards of one kind.
+    pub(super) fn kind(self) -> Option<EntityKind> {
+        match self {
+            Self::Cards(kind) => Some(kind),
+            Self::Employees | Self::Notices | Self::News => None,
+        }
+    }
+
+    /// What is said of its trouble, and of the end of it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Employees => (
+                "cannot read the employees; those known stay",
+                "the employees are read again",
+            ),
+            Self::Cards(_) => (
+                "the mirror cannot be brought up to date; it answers with what it has",
+                "the CRM answers again",
+            ),
+            Self::Notices => (
+                "cards cannot be read again",
+                "over again: cards cannot be read again",
+            ),
+            Self::News => (
+                "the CRM's own queue of changes cannot be read",
+                "over again: the CRM's own queue of changes cannot be read",
+            ),
+        }
     }
 }
 

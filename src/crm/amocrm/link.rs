@@ -13,8 +13,8 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::wire::Problem;
-use crate::crm::CrmError;
 use crate::crm::budget::{Budget, Lane};
+use crate::crm::{CrmError, read_body};
 
 /// A block is tried again at most this often: more requests make it longer.
 const BLOCK_PAUSE: Duration = Duration::from_mins(10);
@@ -198,17 +198,12 @@ impl Link {
         }
         let status = response.status();
         let is_json = header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.contains("json"));
-        let mut body = Vec::new();
-        let cut = |error| unreachable(method, error);
-        while let Some(chunk) = response.chunk().await.map_err(cut)? {
-            if body.len() + chunk.len() > LARGEST_BODY_BYTES {
-                return Err(CrmError::Shape {
-                    method: method.to_owned(),
-                    text: format!("a body of more than {LARGEST_BODY_BYTES} bytes"),
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(&mut response, LARGEST_BODY_BYTES).await;
+        let body = body.map_err(|error| unreachable(method, error))?;
+        let body = body.ok_or_else(|| CrmError::Shape {
+            method: method.to_owned(),
+            text: format!("a body of more than {LARGEST_BODY_BYTES} bytes"),
+        })?;
         Ok(Answer {
             status,
             is_json,

@@ -53,7 +53,6 @@ use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Event, Notice
 pub const KIND: Kind = Kind {
     name: "amocrm",
     example: settings::EXAMPLE,
-    later: &[],
     open: settings::open,
 };
 

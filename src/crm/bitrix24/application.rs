@@ -4,7 +4,7 @@
 //! POST. How a pair is kept through every mishap, `crm::oauth` knows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::hook::Installation;
 use super::refusal::Refusal;
 use super::wire;
-use crate::crm::CrmError;
 use crate::crm::oauth::store::{Pair, Store};
 use crate::crm::oauth::{Exchanged, Grant, Keeper, TokenServer};
+use crate::crm::{CrmError, read_body};
+use crate::fault::lock;
 
 /// Where tokens are renewed if neither the portal nor the configuration says.
 pub(super) const OAUTH_URL: &str = "https://oauth.bitrix24.tech/";
@@ -326,13 +327,9 @@ async fn read(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), CrmErr
         cause: Box::new(error.without_url()),
     };
     let mut response = request.send().await.map_err(failed)?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > ANSWER_LIMIT_BYTES {
-            return Err(unreachable("the answer is too long".to_owned()));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = read_body(&mut response, ANSWER_LIMIT_BYTES).await;
+    let body = body.map_err(failed)?;
+    let body = body.ok_or_else(|| unreachable("the answer is too long".to_owned()))?;
     Ok((response.status().as_u16(), body))
 }
 
@@ -341,10 +338,6 @@ fn unreachable(text: String) -> CrmError {
         method: Tokens::METHOD.to_owned(),
         cause: text.into(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use reqwest::header::{ACCEPT, LOCATION};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::super::CrmError;
 use super::super::budget::{Budget, Lane};
+use super::super::{CrmError, read_body};
 use super::access::{Access, By};
 use super::operating::{Ledger, Reading};
 use super::refusal::Refusal;
@@ -272,13 +272,9 @@ impl Client {
         if status.is_redirection() {
             return Err(moved(ask.about, &response));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > ANSWER_LIMIT_BYTES {
-                return Err(transport(ask.about, TransportFault::TooLong));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(&mut response, ANSWER_LIMIT_BYTES).await;
+        let body = body.map_err(unreachable)?;
+        let body = body.ok_or_else(|| transport(ask.about, TransportFault::TooLong))?;
         Ok((status.as_u16(), body))
     }
 

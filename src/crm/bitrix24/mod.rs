@@ -41,7 +41,6 @@ use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Notice};
 pub const KIND: Kind = Kind {
     name: "bitrix24",
     example: settings::EXAMPLE,
-    later: &[],
     open: settings::open,
 };
 

@@ -196,7 +196,8 @@ fn pack_phones(phones: &[E164]) -> Option<Vec<u8>> {
     (!digits.is_empty()).then(|| packed.collect())
 }
 
-fn unpack_phones(packed: &[u8]) -> Vec<i64> {
+/// The numbers in an entity's `phones`, as the keys of the table of phones.
+pub(super) fn unpack_phones(packed: &[u8]) -> Vec<i64> {
     packed
         .chunks(PHONE_BYTES)
         .map(|bytes| {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{Key, Row, Source, unreadable};
+use super::row::{Key, Source, unpack_phones, unreadable};
 use super::store::CrmNames;
 use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
 use crate::record::{CrmName, Employee, EntityId};
@@ -132,19 +132,19 @@ pub(super) fn kin(
     id: &EntityId,
 ) -> rusqlite::Result<Vec<EntityId>> {
     let own = Key::of(id.as_str());
-    let row = connection
+    let packed: Option<Option<Vec<u8>>> = connection
         .prepare_cached(
-            "SELECT e.name, e.company, e.responsible, e.modified, e.stage, e.phones, e.links, e.fields
-            FROM cards c JOIN entities e ON e.entity = c.entity WHERE c.source = ?1 AND c.id = ?2",
+            "SELECT e.phones FROM cards c JOIN entities e ON e.entity = c.entity
+            WHERE c.source = ?1 AND c.id = ?2",
         )?
-        .query_row(params![source.0, own], Row::read)
+        .query_row(params![source.0, own], |row| row.get(0))
         .optional()?;
     let mut others = connection.prepare_cached(
         "SELECT e.id FROM phones p JOIN entities e ON e.entity = p.entity
         WHERE p.phone = ?1 AND e.source = ?2 AND e.id <> ?3",
     )?;
     let mut kin: Vec<EntityId> = Vec::new();
-    for phone in row.map_or_else(Vec::new, |row| row.phone_keys()) {
+    for phone in unpack_phones(&packed.flatten().unwrap_or_default()) {
         let found = others.query_map(params![phone, source.0, own], |row| row.get::<_, Key>(0))?;
         for key in found.take(KIN_MAX.saturating_sub(kin.len())) {
             let id = EntityId::new(&key?.text());
