@@ -34,7 +34,16 @@ struct Callers<'a> {
     next: u64,
 }
 
-impl Callers<'_> {
+impl<'a> Callers<'a> {
+    fn of(daemon: &'a Daemon, speed: f64) -> Self {
+        Self {
+            line: Line::open(daemon),
+            daemon,
+            speed,
+            next: 0,
+        }
+    }
+
     fn call(&mut self) -> Duration {
         let began = Instant::now();
         let number = 79_990_000_000 + self.next;
@@ -115,12 +124,7 @@ async fn strangers_find_a_place_beside_bitrix24s_walk() {
     let site = Site::new(&config);
     let daemon = Daemon::start_unready(&site);
     let began = Instant::now();
-    let mut callers = Callers {
-        line: Line::open(&daemon),
-        daemon: &daemon,
-        speed,
-        next: 0,
-    };
+    let mut callers = Callers::of(&daemon, speed);
     let filling = callers.while_filling();
     let took = began.elapsed().as_secs_f64() * speed;
     let floor = bitrix24_floor([contacts, companies, leads], 0.1);
@@ -155,12 +159,7 @@ async fn strangers_find_a_place_beside_amocrms_walk() {
     let site = Site::new(&config);
     let daemon = Daemon::start_unready(&site);
     let (began, before) = (Instant::now(), fake.requests());
-    let mut callers = Callers {
-        line: Line::open(&daemon),
-        daemon: &daemon,
-        speed,
-        next: 0,
-    };
+    let mut callers = Callers::of(&daemon, speed);
     let filling = callers.while_filling();
     let took = began.elapsed().as_secs_f64() * speed;
     let requests = fake.requests() - before;

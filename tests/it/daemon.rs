@@ -222,17 +222,16 @@ impl Daemon {
     pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
-        let mut read = Vec::new();
-        // A server that refuses before it has read all may reset the connection.
-        let _ = stream.read_to_end(&mut read);
-        Answer::parse(&read)
+        read_answer(stream)
+    }
+
+    /// Whom `/forward` rings; `None` for the standard route.
+    pub fn rings(&self, query: &str) -> Option<String> {
+        value(&self.forward(query), "number")
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
+        connect(self.address)
     }
 
     /// The sum of a counter over all its labels that contain `label`.
@@ -323,6 +322,27 @@ pub fn value(answer: &str, key: &str) -> Option<String> {
     )
 }
 
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Sends these bytes to an address that may refuse them before their end.
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut stream = connect(address);
+    let _ = stream.write_all(bytes);
+    read_answer(stream)
+}
+
+fn read_answer(mut stream: TcpStream) -> Answer {
+    let mut read = Vec::new();
+    // A server that refuses before it has read all may reset the connection.
+    let _ = stream.read_to_end(&mut read);
+    Answer::parse(&read)
+}
+
 /// Sends these bytes to a daemon that may be dead or die over them: then there is no answer.
 pub fn ask(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
@@ -339,6 +359,15 @@ pub fn ask(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
 /// A request whose connection ends with its answer.
 pub fn request(method: &str, target: &str) -> Vec<u8> {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// The same with a body.
+pub fn posting(target: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// An answer as it came over the wire.

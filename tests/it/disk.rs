@@ -8,42 +8,11 @@ use std::process::{Command, Stdio};
 use pryamo::directory::{KINDS, Opening, RosterRules};
 use pryamo::record::{CrmName, EntityKind};
 
-use crate::daemon::{Daemon, Site, value, wait_for};
+use crate::daemon::{Daemon, Site, wait_for};
 use crate::fake_bitrix24::{FakeBitrix24, Options};
-use crate::world::{Entry, SharedWorld, User, World};
+use crate::world::{SharedWorld, World, call_of, client};
 
 const CARDS: u64 = 300;
-
-fn world() -> SharedWorld {
-    let user = |id: u64| User {
-        id,
-        first_name: format!("Сотрудник {id}"),
-        active: true,
-        extension: Some((100 + id).to_string()),
-        ..User::default()
-    };
-    World {
-        users: vec![user(1), user(2)],
-        contacts: (1..=CARDS).map(|id| contact(id, 1_795_000_000)).collect(),
-        ..World::default()
-    }
-    .shared()
-}
-
-fn contact(id: u64, modified: i64) -> Entry {
-    Entry {
-        id,
-        name: format!("Клиент {id}"),
-        responsible: 1,
-        phones: vec![format!("8 (916) 00{:05}", id)],
-        modified,
-        ..Entry::default()
-    }
-}
-
-fn query(id: u64) -> String {
-    format!("phone=8916{id:07}&trunk=s&callid=1")
-}
 
 /// Starts a daemon whose `data_dir` is a file system of four megabytes.
 fn start_on_a_small_disk(site: &Site) -> Daemon {
@@ -116,12 +85,8 @@ fn told(daemon: &Daemon) -> Option<String> {
 fn all_are_answered(daemon: &Daemon, moved: u64) {
     for id in 1..=CARDS {
         let expected = if id <= moved { "102" } else { "101" };
-        let answer = daemon.forward(&query(id));
-        assert_eq!(
-            value(&answer, "number").as_deref(),
-            Some(expected),
-            "client {id}"
-        );
+        let rung = daemon.rings(&call_of(id));
+        assert_eq!(rung.as_deref(), Some(expected), "client {id}");
     }
 }
 
@@ -135,7 +100,7 @@ fn move_clients(world: &SharedWorld, count: u64, modified: i64) {
     // More than fits into what is left of the log.
     let last = world.contacts.last().unwrap().id;
     for id in last + 1..=last + 2000 {
-        world.contacts.push(contact(id, modified));
+        world.contacts.push(client(id, modified));
     }
 }
 
@@ -152,15 +117,9 @@ async fn portal(world: &SharedWorld) -> (FakeBitrix24, Site) {
     (fake, Site::new(&config))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
-fn now(fake: &FakeBitrix24) -> i64 {
-    fake.now() as i64
-}
-
 fn wait_for_changes(daemon: &Daemon, moved: u64) {
     wait_for("the changes to arrive", || {
-        let answer = daemon.forward(&query(moved));
-        (value(&answer, "number").as_deref() == Some("102")).then_some(())
+        (daemon.rings(&call_of(moved)).as_deref() == Some("102")).then_some(())
     });
     wait_for("the trouble to be over", || {
         told(daemon).is_none().then_some(())
@@ -192,14 +151,14 @@ async fn whole_cards(daemon: &Daemon, site: &Site, data: &std::path::Path) -> u6
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_no_call_and_damages_nothing() {
-    let world = world();
+    let world = World::office(CARDS).shared();
     let (fake, site) = portal(&world).await;
     let daemon = start_on_a_small_disk(&site);
     all_are_answered(&daemon, 0);
 
     let ballast = inside(&daemon, &site).join("ballast");
     fill(&ballast);
-    move_clients(&world, 10, now(&fake));
+    move_clients(&world, 10, fake.clock());
     let error = wait_for("the full disk to be told", || told(&daemon));
     assert!(error.contains("full"), "{error}");
     assert!(daemon.log().contains("it answers with what it has"));
@@ -213,14 +172,14 @@ async fn a_full_disk_stops_no_call_and_damages_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_disk_stops_no_call_and_damages_nothing() {
-    let world = world();
+    let world = World::office(CARDS).shared();
     let (fake, site) = portal(&world).await;
     let daemon = Daemon::start(&site);
     all_are_answered(&daemon, 0);
 
     freeze(&site, "+i");
     let frozen = Frozen(&site);
-    move_clients(&world, 20, now(&fake));
+    move_clients(&world, 20, fake.clock());
     let error = wait_for("the read-only disk to be told", || told(&daemon));
     assert!(error.contains("disk I/O error"), "{error}");
     all_are_answered(&daemon, 0);

@@ -245,6 +245,12 @@ impl FakeBitrix24 {
         }
     }
 
+    /// The portal's clock in whole seconds: what `modified` of a changed entry should be.
+    #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
+    pub fn clock(&self) -> i64 {
+        self.now() as i64
+    }
+
     /// The portal's clock, Unix seconds.
     pub fn now(&self) -> f64 {
         self.portal.now()

@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Daemon, Line, Site, value};
+use crate::daemon::{Daemon, Line, Site, posting, value};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::messy::Dice;
-use crate::world::{Entry, Happened, List, SharedWorld, User, What, World};
+use crate::world::{Happened, List, SharedWorld, What, World, call_of};
 
 const CONTACTS: u64 = 5000;
 const CHANGES: u64 = 100;
@@ -18,31 +18,6 @@ const CHANGES_UNTOLD: u64 = 15;
 const SECRET: &str = "made-up-secret";
 const LONGEST: Duration = Duration::from_mins(5);
 
-fn world() -> SharedWorld {
-    let user = |id: u64| User {
-        id,
-        first_name: format!("Сотрудник {id}"),
-        active: true,
-        extension: Some((100 + id).to_string()),
-        email: format!("{id}@example.com"),
-        ..User::default()
-    };
-    let contact = |id: u64| Entry {
-        id,
-        name: format!("Клиент {id}"),
-        responsible: 1,
-        phones: vec![format!("+7 916 {id:07}")],
-        modified: 1_795_000_000,
-        ..Entry::default()
-    };
-    World {
-        users: vec![user(1), user(2)],
-        contacts: (1..=CONTACTS).map(contact).collect(),
-        ..World::default()
-    }
-    .shared()
-}
-
 /// The fakes, as far as this test goes.
 enum Crm {
     Bitrix24(FakeBitrix24),
@@ -50,10 +25,9 @@ enum Crm {
 }
 
 impl Crm {
-    #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
     fn now(&self) -> i64 {
         match self {
-            Self::Bitrix24(fake) => fake.now() as i64,
+            Self::Bitrix24(fake) => fake.clock(),
             Self::Amocrm(fake) => fake.now(),
         }
     }
@@ -144,13 +118,11 @@ fn measure(crm: &Crm, world: &SharedWorld, every: u64, notices: bool) -> Vec<Dur
         };
         let bodies = crm.hook_bodies(&happened);
         for (content_type, body) in bodies.iter().filter(|_| notices) {
-            let head = format!(
-                "POST /hooks/sales/{SECRET} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            assert_eq!(daemon.raw(head.as_bytes()).status, 200);
+            let target = format!("/hooks/sales/{SECRET}");
+            let sent = posting(&target, content_type, body.as_bytes());
+            assert_eq!(daemon.raw(&sent).status, 200);
         }
-        let query = format!("phone=8916{id:07}&trunk=s&callid=1");
+        let query = call_of(id);
         while value(&line.forward(&query), "number").as_ref() != Some(&expected) {
             assert!(
                 changed_at.elapsed() < LONGEST,
@@ -179,10 +151,10 @@ fn show(what: &str, took: &[Duration]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_arrive_with_notices_and_without() {
     let every = changes_every();
-    let first = world();
+    let first = World::office(CONTACTS).shared();
     let portal = bitrix24(&first).await;
     show("bitrix24, notices", &measure(&portal, &first, 86_400, true));
-    let second = world();
+    let second = World::office(CONTACTS).shared();
     let account = amocrm(&second);
     show("amocrm, notices", &measure(&account, &second, 86_400, true));
     show(

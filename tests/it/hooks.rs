@@ -1,44 +1,15 @@
 //! What CRMs send to `/hooks`, and what becomes of it. The portal's own check for changes is put off
 //! for a day, so that whatever arrives here came by a notice.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use std::io::{Read as _, Write as _};
-
-use crate::daemon::{Answer, Daemon, Site, free_address, value, wait_for};
+use crate::daemon::{Answer, Daemon, Site, free_address, posting, raw, request, wait_for};
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
-use crate::world::{Entry, Happened, List, SharedWorld, User, What, World};
+use crate::world::{Happened, List, SharedWorld, What, World, call_of};
 
 const CONTACTS: u64 = 100;
 const SECRET: &str = "made-up-secret";
-
-fn world() -> SharedWorld {
-    let user = |id: u64| User {
-        id,
-        first_name: format!("Сотрудник {id}"),
-        active: true,
-        extension: Some((100 + id).to_string()),
-        ..User::default()
-    };
-    World {
-        users: vec![user(1), user(2)],
-        contacts: (1..=CONTACTS).map(contact).collect(),
-        ..World::default()
-    }
-    .shared()
-}
-
-fn contact(id: u64) -> Entry {
-    Entry {
-        id,
-        name: format!("Клиент {id}"),
-        responsible: 1,
-        phones: vec![format!("+7 916 {id:07}")],
-        modified: 1_795_000_000,
-        ..Entry::default()
-    }
-}
 
 /// A portal, and a daemon that learns of changes from notices alone.
 struct Office {
@@ -49,7 +20,7 @@ struct Office {
 
 impl Office {
     async fn open(more: &str) -> Self {
-        let world = world();
+        let world = World::office(CONTACTS).shared();
         let options = Options {
             per_second: 1000.0,
             ..Options::default()
@@ -81,7 +52,7 @@ impl Office {
         let found = world.contacts.iter_mut().find(|entry| entry.id == id);
         let entry = found.unwrap();
         entry.responsible = 2;
-        entry.modified = self.now();
+        entry.modified = self.fake.clock();
         happened(id, What::Reassigned(1))
     }
 
@@ -89,11 +60,6 @@ impl Office {
         let mut world = self.world.write().unwrap();
         world.contacts.retain(|entry| entry.id != id);
         happened(id, What::Deleted)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
-    fn now(&self) -> i64 {
-        self.fake.now() as i64
     }
 }
 
@@ -110,25 +76,11 @@ fn hook(secret: &str) -> String {
 }
 
 fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    // Who is refused before the end may be cut off.
-    let _ = stream.write_all(body);
-    let mut read = Vec::new();
-    let _ = stream.read_to_end(&mut read);
-    Answer::parse(&read)
+    raw(address, &posting(path, content_type, body))
 }
 
 fn rings(daemon: &Daemon, id: u64) -> Option<String> {
-    let answer = daemon.forward(&format!("phone=8916{id:07}&trunk=s&callid=1"));
-    value(&answer, "number")
+    daemon.rings(&call_of(id))
 }
 
 fn wait_until(daemon: &Daemon, id: u64, expected: Option<&str>) {
@@ -292,12 +244,8 @@ async fn hooks_may_have_an_address_of_their_own() {
     office.tell(own, office.reassign(9));
     wait_until(&daemon, 9, Some("102"));
     let form = "application/x-www-form-urlencoded";
-    let asked = "GET /forward?phone=89160000001&trunk=s&callid=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let mut stream = TcpStream::connect(own).unwrap();
-    stream.write_all(asked.as_bytes()).unwrap();
-    let mut read = Vec::new();
-    stream.read_to_end(&mut read).unwrap();
-    assert_eq!(Answer::parse(&read).status, 404);
+    let asked = request("GET", &format!("/forward?{}", call_of(1)));
+    assert_eq!(raw(own, &asked).status, 404);
     let there = post(daemon.address, &hook(SECRET), form, b"event=X");
     assert_eq!(there.status, 404);
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
-use crate::world::{Entry, SharedWorld, User, World};
+use crate::world::{SharedWorld, World, call_of};
 
 const CONTACTS: u64 = 1000;
 /// Contacts that get another responsible while the portal is down.
@@ -29,30 +29,6 @@ const BETWEEN_CALLS: Duration = Duration::from_secs(10);
 /// Whole burst of a usual plan, and what drains a second: the portal's own limits.
 const BURST: usize = 50;
 const PER_SECOND: usize = 2;
-
-fn world() -> SharedWorld {
-    let user = |id: u64| User {
-        id,
-        first_name: format!("Сотрудник {id}"),
-        active: true,
-        extension: Some((100 + id).to_string()),
-        ..User::default()
-    };
-    let contact = |id: u64| Entry {
-        id,
-        name: format!("Клиент {id}"),
-        responsible: 1,
-        phones: vec![format!("+7 916 {id:07}")],
-        modified: 1_795_000_000,
-        ..Entry::default()
-    };
-    World {
-        users: vec![user(1), user(2)],
-        contacts: (1..=CONTACTS).map(contact).collect(),
-        ..World::default()
-    }
-    .shared()
-}
 
 /// What a daemon puts together, on simulated time.
 struct Office {
@@ -93,8 +69,8 @@ impl Office {
         }
     }
 
-    async fn rings(&self, phone: &str) -> Option<String> {
-        let call = forward::read_query(&format!("phone={phone}&trunk=s&callid=1"));
+    async fn rings(&self, query: &str) -> Option<String> {
+        let call = forward::read_query(query);
         let decision = self
             .router
             .route(&call, (self.clock)(), Purpose::Call)
@@ -113,10 +89,6 @@ impl Office {
     }
 }
 
-fn phone(id: u64) -> String {
-    format!("8916{id:07}")
-}
-
 /// What happened on a day.
 struct Day {
     calls: u64,
@@ -132,7 +104,7 @@ async fn live_through(office: &Office, world: &SharedWorld, fake: &FakeBitrix24)
     while down_at.elapsed() < DAY {
         let id = calls % CONTACTS + 1;
         let asked_at = Instant::now();
-        assert_eq!(office.rings(&phone(id)).await.as_deref(), Some("101"));
+        assert_eq!(office.rings(&call_of(id)).await.as_deref(), Some("101"));
         assert_eq!(
             asked_at.elapsed(),
             Duration::ZERO,
@@ -140,7 +112,7 @@ async fn live_through(office: &Office, world: &SharedWorld, fake: &FakeBitrix24)
         );
         if calls.is_multiple_of(10) {
             let asked_at = Instant::now();
-            let stranger = format!("8903{calls:07}");
+            let stranger = format!("phone=8903{calls:07}&trunk=s&callid=1");
             assert_eq!(office.rings(&stranger).await, None);
             slowest = slowest.max(asked_at.elapsed());
         }
@@ -149,9 +121,7 @@ async fn live_through(office: &Office, world: &SharedWorld, fake: &FakeBitrix24)
             let mut world = world.write().unwrap();
             let entry = &mut world.contacts[usize::try_from(moved).unwrap() - 1];
             entry.responsible = 2;
-            #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
-            let now = fake.now() as i64;
-            entry.modified = now;
+            entry.modified = fake.clock();
         }
         calls += 1;
         tokio::time::sleep(BETWEEN_CALLS).await;
@@ -174,7 +144,7 @@ fn most_within(times: &[Duration], stretch: Duration) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_day_without_the_crm_stops_no_call_and_ends_without_a_rush() {
-    let world = world();
+    let world = World::office(CONTACTS).shared();
     let fake = FakeBitrix24::start(SharedWorld::clone(&world), Options::default()).await;
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
@@ -210,7 +180,7 @@ async fn a_day_without_the_crm_stops_no_call_and_ends_without_a_rush() {
     fake.set_mood(Mood::Well);
     let up_at = Instant::now();
     for id in 1..=MOVED {
-        while office.rings(&phone(id)).await.as_deref() != Some("102") {
+        while office.rings(&call_of(id)).await.as_deref() != Some("102") {
             assert!(up_at.elapsed() < Duration::from_hours(1), "contact {id}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -249,9 +249,7 @@ async fn changes_arrive_with_the_periodic_check() {
     {
         let mut world = world.write().unwrap();
         world.contacts[0].phones = vec!["8 916 123 45 69".to_owned()];
-        #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
-        let now = fake.now() as i64;
-        world.contacts[0].modified = now;
+        world.contacts[0].modified = fake.clock();
     }
     assert_eq!(site.run(&["sync"]).code, 0);
     let moved = daemon.forward("phone=79161234569&trunk=s");

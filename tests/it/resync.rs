@@ -5,40 +5,23 @@ use std::time::Duration;
 
 use crate::daemon::{Daemon, Line, Site, value, wait_for};
 use crate::fake_bitrix24::{FakeBitrix24, Options};
-use crate::world::{Entry, SharedWorld, User, World};
+use crate::world::{Entry, LONG_AGO, SharedWorld, World, call_of};
 
 const CONTACTS: u64 = 4000;
 const COMPANY: &str = "phone=84951112233&trunk=s&callid=1";
 
 fn world() -> SharedWorld {
-    let user = |id: u64| User {
-        id,
-        first_name: format!("Сотрудник {id}"),
-        active: true,
-        extension: Some((100 + id).to_string()),
-        ..User::default()
-    };
-    let contact = |id: u64| Entry {
-        id,
-        name: format!("Клиент {id}"),
-        responsible: 1,
-        phones: vec![format!("+7 916 {id:07}")],
-        modified: 1_795_000_000,
-        ..Entry::default()
-    };
     let company = Entry {
         id: 9,
         name: "Ромашка".to_owned(),
         responsible: 1,
         phones: vec!["8 (495) 111-22-33".to_owned()],
-        modified: 1_795_000_000,
+        modified: LONG_AGO,
         ..Entry::default()
     };
     World {
-        users: vec![user(1), user(2)],
-        contacts: (1..=CONTACTS).map(contact).collect(),
         companies: vec![company],
-        ..World::default()
+        ..World::office(CONTACTS)
     }
     .shared()
 }
@@ -79,7 +62,7 @@ async fn a_full_walk_never_makes_a_lookup_miss() {
             let mut asked = 0;
             while !over.load(Ordering::Relaxed) {
                 let id = asked % CONTACTS + 1;
-                let answer = line.forward(&format!("phone=8916{id:07}&trunk=s&callid=1"));
+                let answer = line.forward(&call_of(id));
                 assert_eq!(
                     value(&answer, "number").as_deref(),
                     Some("101"),
@@ -116,13 +99,10 @@ async fn a_long_walk_over_one_kind_holds_up_no_other() {
         {
             let mut world = world.write().unwrap();
             world.companies[0].responsible = 2;
-            #[expect(clippy::cast_possible_truncation, reason = "seconds of this century")]
-            let now = fake.now() as i64;
-            world.companies[0].modified = now;
+            world.companies[0].modified = fake.clock();
         }
         wait_for("the company's new responsible", || {
-            let answer = daemon.forward(COMPANY);
-            (value(&answer, "number").as_deref() == Some("102")).then_some(())
+            (daemon.rings(COMPANY).as_deref() == Some("102")).then_some(())
         });
         assert!(is_walking(&daemon, &site), "the walk is still under way");
         ordered.join().unwrap()

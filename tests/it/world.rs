@@ -86,7 +86,44 @@ pub enum What {
     MergedInto(u64),
 }
 
+/// When the clients of an office last changed, Unix seconds.
+pub const LONG_AGO: i64 = 1_795_000_000;
+
+/// A client of an office's first employee.
+pub fn client(id: u64, modified: i64) -> Entry {
+    Entry {
+        id,
+        name: format!("Клиент {id}"),
+        responsible: 1,
+        phones: vec![format!("+7 916 {id:07}")],
+        modified,
+        ..Entry::default()
+    }
+}
+
+/// What Asterisk asks when this client calls.
+pub fn call_of(client: u64) -> String {
+    format!("phone=8916{client:07}&trunk=s&callid=1")
+}
+
 impl World {
+    /// An office of two employees, with the extensions 101 and 102, and so many clients of the first.
+    pub fn office(clients: u64) -> Self {
+        let user = |id: u64| User {
+            id,
+            first_name: format!("Сотрудник {id}"),
+            active: true,
+            extension: Some((100 + id).to_string()),
+            email: format!("{id}@example.com"),
+            ..User::default()
+        };
+        Self {
+            users: vec![user(1), user(2)],
+            contacts: (1..=clients).map(|id| client(id, LONG_AGO)).collect(),
+            ..Self::default()
+        }
+    }
+
     pub fn list(&self, list: List) -> &Vec<Entry> {
         match list {
             List::Contacts => &self.contacts,

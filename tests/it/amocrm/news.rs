@@ -323,16 +323,17 @@ fn cursor_at(second: i64) -> Cursor {
 
 const NOON: i64 = 1_795_348_800;
 
+/// What a recorded account tells to who has read up to a moment ago.
+async fn news_of(replay: &Replay) -> Result<News, CrmError> {
+    replay.crm().news(Some(cursor_at(NOON - 100))).await
+}
+
 #[tokio::test]
 async fn recorded_events_say_what_happened() {
     for events in ["events", "events_filter_ignored"] {
         let answers = ["account", "webhooks_204", events, "contacts_204"];
         let replay = Replay::start(&answers).await;
-        let told = replay
-            .crm()
-            .news(Some(cursor_at(NOON - 100)))
-            .await
-            .unwrap();
+        let told = news_of(&replay).await.unwrap();
         assert_eq!(
             texts(&told.notices),
             [
@@ -361,11 +362,7 @@ async fn recorded_deleted_rows_are_believed_for_their_number_alone() {
         "contacts_204",
     ];
     let replay = Replay::start(&lists).await;
-    let told = replay
-        .crm()
-        .news(Some(cursor_at(NOON - 100)))
-        .await
-        .unwrap();
+    let told = news_of(&replay).await.unwrap();
     assert_eq!(
         texts(&told.notices),
         ["contact 3006 Gone", "contact 3007 Gone"]
@@ -384,11 +381,7 @@ async fn recorded_deleted_rows_are_believed_for_their_number_alone() {
         "only_deleted_ignored",
     ];
     let replay = Replay::start(&lists).await;
-    let told = replay
-        .crm()
-        .news(Some(cursor_at(NOON - 100)))
-        .await
-        .unwrap();
+    let told = news_of(&replay).await.unwrap();
     assert_eq!(told.notices, []);
 }
 
@@ -422,11 +415,7 @@ async fn damaged_news_are_told_without_quoting_them() {
     ];
     for (names, part) in cases {
         let replay = Replay::start(&names).await;
-        let error = replay
-            .crm()
-            .news(Some(cursor_at(NOON - 100)))
-            .await
-            .unwrap_err();
+        let error = news_of(&replay).await.unwrap_err();
         assert_eq!(error.label(), "shape", "{names:?}");
         assert!(told(&error).contains(part), "{names:?}: {}", told(&error));
         assert!(!format!("{error:?}").contains("7900"), "{error:?}");

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answers::{Invalid, damaged, html, invalid, no_content, problem, unauthorised};
+use super::answers::{Invalid, damaged, html, invalid, no_content, problem};
 use super::lists::ignores_filters;
 use super::query::Query;
 use super::{ACCOUNT_ID, FakeAmocrm, MergesName, Mood, Shared, list_of};
@@ -140,14 +140,7 @@ impl Shared {
     }
 }
 
-pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    if !shared.is_authorised(&headers) {
-        return unauthorised();
-    }
+pub(super) async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     let response = shared.events(&Query::read(query.as_deref()));
     tokio::time::sleep(shared.page_latency()).await;
     response

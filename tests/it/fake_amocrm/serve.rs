@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tower_service::Service;
 
-use super::answers::{html, json_answer, problem};
+use super::answers::{html, json_answer, problem, unauthorised};
 use super::query::line_of;
 use super::{BLOCK_AFTER, BLOCK_WINDOW, Mood, Shared, events, lists, oauth, webhooks};
 
@@ -91,8 +91,12 @@ async fn answer(
         Mood::Blocked => return Ok(html(StatusCode::FORBIDDEN)),
         _ => {}
     }
-    let answered: Result<Response, Infallible> = router.call(request).await;
-    let mut response = answered.unwrap();
+    let mut response = if is_exchange || shared.is_authorised(request.headers()) {
+        let answered: Result<Response, Infallible> = router.call(request).await;
+        answered.unwrap()
+    } else {
+        unauthorised()
+    };
     if is_exchange && response.status().is_success() {
         match mood {
             Mood::LoseTokenAnswer => return Err(Cut),

@@ -84,19 +84,14 @@ impl Post {
     }
 
     fn carry(&self, content_type: &str, body: &str, delay: Duration) {
-        let letter = format!(
-            "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
-            self.target,
-            body.len()
-        );
+        let letter = daemon::posting(&self.target, content_type, body.as_bytes());
         let (address, tally) = (self.address, Arc::clone(&self.tally));
         let carriers = Arc::clone(&self.carriers);
         let carried = async move {
             tokio::time::sleep(delay).await;
             let _carrier = carriers.acquire_owned().await.unwrap();
             let began = Instant::now();
-            let sent = move || daemon::ask(address, letter.as_bytes());
+            let sent = move || daemon::ask(address, &letter);
             let answer = tokio::task::spawn_blocking(sent).await.unwrap();
             let mut tally = tally.lock().unwrap();
             match answer {
