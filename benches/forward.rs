@@ -107,13 +107,11 @@ async fn fill(config: &Config) {
     let directory = serve::open_directory(config).unwrap();
     let crm = CrmName::new("bench");
     let employees = (0..100).map(|number| Employee {
-        id: EmployeeId::new(&number.to_string()),
-        name: format!("Employee {number}"),
-        active: true,
         extension: Some((100 + number).to_string()),
-        email: None,
-        phones: Vec::new(),
-        departments: Vec::new(),
+        ..Employee::new(
+            EmployeeId::new(&number.to_string()),
+            &format!("Employee {number}"),
+        )
     });
     directory
         .add_employees(&crm, employees.collect())

@@ -75,13 +75,10 @@ pub fn routes(api: Arc<Api>) -> axum::Router {
 
 /// A decision as JSON; the same for the API and `explain --json`.
 pub fn decision_json(decision: &Decision, names: &caller_name::Settings) -> Value {
-    let name = decision
-        .entity
-        .as_ref()
-        .map(|entity| caller_name::show(&entity.name, entity.company.as_deref(), names));
     json!({
         "number": decision.ring,
-        "name": name,
+        "ring": decision.ring_seconds,
+        "name": forward::shown_name(decision, names),
         "reason": decision.reason,
         "caller": decision.caller,
         "entity": decision.entity,

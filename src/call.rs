@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,147 @@ pub struct IncomingCall {
     pub did: Option<Did>,
     /// Asterisk's linkedid, one for all questions about one call.
     pub call_id: Option<String>,
+    /// The numbers that were rung for this call already, in their order; at most [`MOST_TRIED`].
+    pub tried: Vec<String>,
+    /// What became of the last of them, `DIALSTATUS`.
+    pub status: Option<DialStatus>,
+    /// How long the call has been asked about already: zero with its first question.
+    pub waited: Duration,
+}
+
+/// More tries than any chain has: what a question names beyond them is not read.
+pub const MOST_TRIED: usize = 32;
+
+/// What became of ringing somebody, Asterisk's `DIALSTATUS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DialStatus {
+    /// They spoke.
+    Answer,
+    /// Busy, or declined.
+    Busy,
+    /// It rang in vain.
+    NoAnswer,
+    /// The caller hung up meanwhile.
+    Cancel,
+    /// The line could not be had.
+    Congestion,
+    /// Not registered, switched off, or unknown to the PBX.
+    ChanUnavail,
+    /// Anything else that a dialplan says.
+    Other,
+}
+
+impl DialStatus {
+    /// Reads the dialplan's word; `None` if it is empty.
+    pub fn read(written: &str) -> Option<Self> {
+        let word = written.trim().to_ascii_uppercase();
+        (!word.is_empty()).then(|| match word.as_str() {
+            "ANSWER" | "ANSWERED" => Self::Answer,
+            "BUSY" => Self::Busy,
+            "NOANSWER" => Self::NoAnswer,
+            "CANCEL" => Self::Cancel,
+            "CONGESTION" => Self::Congestion,
+            "CHANUNAVAIL" => Self::ChanUnavail,
+            _ => Self::Other,
+        })
+    }
+
+    /// Asterisk's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "ANSWER",
+            Self::Busy => "BUSY",
+            Self::NoAnswer => "NOANSWER",
+            Self::Cancel => "CANCEL",
+            Self::Congestion => "CONGESTION",
+            Self::ChanUnavail => "CHANUNAVAIL",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+/// What became of a number that was rung for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Asterisk's linkedid.
+    pub call_id: String,
+    /// The number that was rung, an extension as a rule.
+    pub number: String,
+    /// How it ended.
+    pub status: DialStatus,
+    /// Seconds that it rang; `None` where nobody told.
+    pub rang_seconds: Option<u64>,
+    /// Seconds that they spoke; `None` while they still do, and where nobody told.
+    pub talked_seconds: Option<u64>,
+}
+
+/// What a dialplan may ring: digits that are safe to hand to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum Target {
+    /// An extension of the PBX.
+    Extension(Extension),
+    /// A telephone outside, dialled at the company's cost because the configuration allows it.
+    Outside(OutsideNumber),
+}
+
+impl Target {
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Extension(extension) => extension.as_str(),
+            Self::Outside(number) => &number.0,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl From<Extension> for Target {
+    fn from(extension: Extension) -> Self {
+        Self::Extension(extension)
+    }
+}
+
+/// The digits by which a telephone outside is dialled; made by [`Outgoing::dial`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct OutsideNumber(Arc<str>);
+
+/// Which telephones outside may be dialled, and how: `[route.outgoing]`. Empty means none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outgoing {
+    /// Numbers that may be dialled: `["79*"]`. Default: none.
+    pub numbers: Vec<DidPattern>,
+    /// What is taken off the front of the international number. Default: nothing.
+    pub strip: String,
+    /// What is put there, digits only: a line's prefix, `8`. Default: nothing.
+    pub prefix: String,
+}
+
+impl Outgoing {
+    /// The digits by which this number (international, digits only) is dialled; `None` if it may not
+    /// be.
+    pub fn dial(&self, international: &str) -> Option<OutsideNumber> {
+        let is_allowed = self
+            .numbers
+            .iter()
+            .any(|pattern| pattern.fits(international));
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_allowed || !is_number(international) || !is_number(&self.prefix) {
+            return None;
+        }
+        let rest = international
+            .strip_prefix(&self.strip)
+            .unwrap_or(international);
+        Some(OutsideNumber(format!("{}{rest}", self.prefix).into()))
+    }
 }
 
 /// The number that the caller dialled, or what the dialplan has in its place (`s`, `dest-3`).
@@ -210,6 +352,11 @@ pub struct ExtensionPattern(Regex);
 impl ExtensionPattern {
     /// Two to six digits.
     pub const DEFAULT: &'static str = "[0-9]{2,6}";
+
+    /// Any digits: for what the administrator writes, who may name any number of their own PBX.
+    pub fn any() -> Self {
+        Self::try_from("[0-9]{1,20}".to_owned()).unwrap_or_default()
+    }
 
     fn allows(&self, digits: &str) -> bool {
         self.0.is_match(digits)

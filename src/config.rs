@@ -21,12 +21,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::call::{DidPattern, ExtensionPattern};
 use crate::caller_name;
+use crate::chain;
 use crate::crm;
 use crate::directory::{CrmRules, Override, RosterRules};
 use crate::hooks;
+use crate::hours;
 use crate::phone::Region;
-use crate::record::{CrmName, EntityKind};
+use crate::record::{Absence, CrmName, EntityKind};
 use crate::router;
+use crate::rules;
 use crate::sync;
 
 /// Where the file is looked for when neither `--config` nor `$PRYAMO_CONFIG` names one.
@@ -66,6 +69,12 @@ pub struct Config {
     pub matching: Matching,
     /// `[name]`.
     pub names: caller_name::Settings,
+    /// `[office]`.
+    pub office: hours::Office,
+    /// `[route]`.
+    pub route: chain::Settings,
+    /// `[rules]`: a table for each rule, which the rule reads.
+    pub rules: toml::Table,
     /// `[sync]`.
     pub sync: sync::Settings,
     /// `[hooks]`.
@@ -255,6 +264,8 @@ pub struct CrmCommon {
     pub hook_secret: Option<SecretString>,
     /// What the CRM does not hold about its users, by e-mail, user id or name.
     pub employees: BTreeMap<String, EmployeeRow>,
+    /// The heads of departments, by the department's name or identifier.
+    pub departments: BTreeMap<String, DepartmentRow>,
 }
 
 impl Default for CrmCommon {
@@ -266,6 +277,7 @@ impl Default for CrmCommon {
             limit_share: 0.8,
             hook_secret: None,
             employees: BTreeMap::new(),
+            departments: BTreeMap::new(),
         }
     }
 }
@@ -277,10 +289,24 @@ pub struct EmployeeRow {
     /// The extension, in place of the CRM's; a number may stand without quotes.
     #[serde(deserialize_with = "text_or_number")]
     pub extension: Option<String>,
-    /// Not used by this version.
+    /// A mobile phone, in place of the CRM's.
+    #[serde(deserialize_with = "text_or_number")]
+    pub mobile: Option<String>,
+    /// Who is rung in their place: an e-mail, a user id or a name of this CRM.
+    #[serde(deserialize_with = "text_or_number")]
     pub deputy: Option<String>,
-    /// Not used by this version.
+    /// When they work: `Mon-Fri 09:00-18:00`. Default: as the office.
     pub hours: Option<String>,
+    /// When they are away: `["2026-12-01..2026-12-14"]`.
+    pub absent: Vec<String>,
+}
+
+/// A row of `[crm.departments]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepartmentRow {
+    /// Its head: an e-mail, a user id or a name of this CRM.
+    pub head: String,
 }
 
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -288,7 +314,7 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
         toml::Value::String(text) => Ok(Some(text)),
         toml::Value::Integer(number) => Ok(Some(number.to_string())),
         other => Err(serde::de::Error::custom(format!(
-            "`extension` must be a number, not {other}"
+            "must be a number or a text in quotes, not {other}"
         ))),
     }
 }
@@ -399,14 +425,57 @@ impl Config {
 
     fn crm_rules(&self, table: &CrmTable) -> CrmRules {
         let rows = table.common.employees.iter().map(|(who, row)| {
-            (
-                who.clone(),
-                Override {
-                    extension: row.extension.clone(),
-                },
-            )
+            // A text that is wrong was refused when the configuration was read.
+            let row = self.employee_override(row).unwrap_or_default();
+            (who.clone(), row)
         });
-        CrmRules::new(self.region_of(table), rows)
+        let departments = table.common.departments.iter();
+        let heads = departments.map(|(which, row)| (which.clone(), row.head.clone()));
+        CrmRules::new(self.region_of(table), rows).with_heads(heads)
+    }
+
+    /// What a row of `[crm.employees]` means; the text of the error is for whoever wrote it.
+    fn employee_override(&self, row: &EmployeeRow) -> Result<Override, String> {
+        let zone = self.office.zone();
+        let absence = |written: &String| {
+            let (from, until) = hours::read_span(written, &zone)?;
+            let what = String::new();
+            Ok(Absence { from, until, what })
+        };
+        Ok(Override {
+            extension: row.extension.clone(),
+            mobile: row.mobile.clone(),
+            deputy: row.deputy.clone(),
+            hours: row
+                .hours
+                .as_deref()
+                .map(|written| self.office.hours(written))
+                .transpose()?,
+            absences: row
+                .absent
+                .iter()
+                .map(absence)
+                .collect::<Result<_, String>>()?,
+        })
+    }
+
+    /// Makes the rules of `[rules]`.
+    pub fn open_rules(&self) -> Result<Vec<Box<dyn rules::Rule>>, rules::RuleError> {
+        let opening = rules::Opening {
+            pattern: self.matching.extension_pattern.clone(),
+            region: self.phone.region,
+            office: self.office.clone(),
+            config_dir: self.folder().to_owned(),
+        };
+        rules::open(self.rules.clone(), &opening)
+    }
+
+    /// Where relative file names are looked for: the configuration's folder.
+    fn folder(&self) -> &Path {
+        let beside = self.path.as_deref().and_then(Path::parent);
+        beside
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
     }
 
     /// How this CRM's phones are read.
@@ -434,6 +503,8 @@ impl Config {
                     did: table.common.did.clone(),
                 })
                 .collect(),
+            route: self.route.clone(),
+            zone: self.office.zone(),
         }
     }
 
@@ -457,11 +528,6 @@ impl Config {
 
     /// What the connector of this table is given.
     pub fn connector_common(&self, table: &CrmTable, asked_lately: bool) -> crm::Common {
-        let beside = self
-            .path
-            .as_deref()
-            .and_then(Path::parent)
-            .unwrap_or(Path::new("."));
         crm::Common {
             name: table.name.clone(),
             wanted: self.matching.order.clone(),
@@ -469,11 +535,7 @@ impl Config {
             share: table.common.limit_share,
             asked_lately,
             state_dir: self.data_dir.join(format!("crm-{}", table.name)),
-            config_dir: if beside.as_os_str().is_empty() {
-                PathBuf::from(".")
-            } else {
-                beside.to_owned()
-            },
+            config_dir: self.folder().to_owned(),
         }
     }
 }
@@ -562,7 +624,7 @@ mod tests {
              [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",
         )
         .unwrap();
-        assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+        assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
         assert_eq!(config.crms[0].own.len(), 4);
     }
 

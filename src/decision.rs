@@ -8,24 +8,29 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use crate::call::{Did, Extension};
+use crate::call::{DialStatus, Did, Target};
 use crate::directory::{Colleague, Refreshed};
 use crate::phone::E164;
+use crate::presence::PhoneState;
 use crate::record::{CrmName, EmployeeId, Entity, EntityId, EntityKind};
 
 /// The answer to one question about one call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Whom to ring; `None` is the standard route.
-    pub ring: Option<Extension>,
+    pub ring: Option<Target>,
+    /// For how long, in seconds; 0 with the standard route.
+    pub ring_seconds: u64,
     /// Why, in one word.
     pub reason: Reason,
     /// The caller as read; `None` for a short, hidden or unreadable number.
     pub caller: Option<E164>,
     /// The entity that decided, or the best one if nobody of any entity can be rung.
     pub entity: Option<Entity>,
-    /// The employee to ring, or the one who calls.
+    /// The employee to ring, or the one who calls; `None` for a group.
     pub employee: Option<Arc<Colleague>>,
+    /// The name to show in place of the entity's, where the administrator's script says so.
+    pub name: Option<String>,
     /// How it came to this, in order.
     pub steps: Vec<Step>,
 }
@@ -35,10 +40,12 @@ impl Decision {
     pub fn standard_route(reason: Reason, steps: Vec<Step>) -> Self {
         Self {
             ring: None,
+            ring_seconds: 0,
             reason,
             caller: None,
             entity: None,
             employee: None,
+            name: None,
             steps,
         }
     }
@@ -50,6 +57,30 @@ impl Decision {
 pub enum Reason {
     /// The responsible of a known caller.
     Responsible,
+    /// The responsible, on another phone of theirs.
+    OtherPhone,
+    /// The responsible's deputy.
+    Deputy,
+    /// The head of the responsible's department.
+    Head,
+    /// The responsible of another entity of the caller.
+    NextResponsible,
+    /// A group or queue of `when_away`.
+    Group,
+    /// Who spoke with the caller last.
+    LastTalk,
+    /// The caller stands in `rules.lists.always`.
+    Listed,
+    /// A field of the caller's card says so (`rules.card`).
+    CardField,
+    /// The administrator's script says so.
+    Script,
+    /// A list, a card's field or the script sends the caller the standard route.
+    NotRouted,
+    /// As many were rung in vain as `route.most_tries` allows.
+    TriesSpent,
+    /// The caller has waited as long as `route.total_seconds` allows.
+    TimeSpent,
     /// A known caller, but none of their people can be rung.
     NobodyCanBeRung,
     /// No CRM knows the number.
@@ -71,6 +102,18 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Responsible => "responsible",
+            Self::OtherPhone => "other_phone",
+            Self::Deputy => "deputy",
+            Self::Head => "head",
+            Self::NextResponsible => "next_responsible",
+            Self::Group => "group",
+            Self::LastTalk => "last_talk",
+            Self::Listed => "listed",
+            Self::CardField => "card_field",
+            Self::Script => "script",
+            Self::NotRouted => "not_routed",
+            Self::TriesSpent => "tries_spent",
+            Self::TimeSpent => "time_spent",
             Self::NobodyCanBeRung => "nobody_can_be_rung",
             Self::UnknownCaller => "unknown_caller",
             Self::EmployeeCalls => "employee_calls",
@@ -78,6 +121,97 @@ impl Reason {
             Self::NoNumber => "no_number",
             Self::AfterTheCall => "after_the_call",
             Self::Fault => "fault",
+        }
+    }
+}
+
+/// Why somebody is a candidate for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Responsible for the caller's best entity.
+    Responsible,
+    /// The responsible on a mobile phone.
+    OtherPhone,
+    /// The responsible's deputy, or the deputy's.
+    Deputy,
+    /// Head of the responsible's department, or of one above it.
+    Head,
+    /// Responsible for another entity of the caller.
+    NextResponsible,
+    /// An extension of `when_away`: a group or a queue.
+    Group,
+    /// Spoke with the caller last.
+    LastTalk,
+    /// Named by `rules.lists.always`.
+    Listed,
+    /// Named by `rules.card`.
+    CardField,
+    /// Named by the administrator's script.
+    Script,
+}
+
+impl Role {
+    /// The reason of a decision that rings somebody in this role.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Responsible => Reason::Responsible,
+            Self::OtherPhone => Reason::OtherPhone,
+            Self::Deputy => Reason::Deputy,
+            Self::Head => Reason::Head,
+            Self::NextResponsible => Reason::NextResponsible,
+            Self::Group => Reason::Group,
+            Self::LastTalk => Reason::LastTalk,
+            Self::Listed => Reason::Listed,
+            Self::CardField => Reason::CardField,
+            Self::Script => Reason::Script,
+        }
+    }
+
+    /// The word used in JSON and in the journal.
+    pub fn as_str(self) -> &'static str {
+        self.reason().as_str()
+    }
+}
+
+/// A candidate as a step speaks of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateName {
+    /// What would be rung.
+    pub target: Target,
+    /// Whose it is; `None` for a group.
+    pub employee: Option<Arc<Colleague>>,
+    /// Why they are a candidate.
+    pub role: Role,
+    /// Whose deputy, head or mobile phone it is.
+    pub of: Option<Arc<Colleague>>,
+    /// The entity that brought them.
+    pub entity: Option<EntityName>,
+}
+
+impl fmt::Display for CandidateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, role, .. } = self;
+        write!(f, "{target}")?;
+        if let Some(employee) = &self.employee {
+            write!(f, ": {}", employee.name)?;
+        }
+        let of = self.of.as_ref().map_or("", |of| of.name.as_str());
+        match (role, &self.entity) {
+            (Role::Responsible, Some(entity)) => write!(f, ", responsible for {entity}"),
+            (Role::Responsible, None) => f.write_str(", responsible for the caller"),
+            (Role::OtherPhone, _) => f.write_str(", on the mobile phone"),
+            (Role::Deputy, _) => write!(f, ", deputy of {of}"),
+            (Role::Head, _) => write!(f, ", head of {of}'s department"),
+            (Role::NextResponsible, Some(entity)) => {
+                write!(f, ", responsible for the caller's next card, {entity}")
+            }
+            (Role::NextResponsible, None) => f.write_str(", responsible for another card"),
+            (Role::Group, _) => f.write_str(", a group or queue that `when_away` names"),
+            (Role::LastTalk, _) => f.write_str(", who spoke with this caller last"),
+            (Role::Listed, _) => f.write_str(", always for this caller (`rules.lists`)"),
+            (Role::CardField, _) => f.write_str(", because of a field of the card (`rules.card`)"),
+            (Role::Script, _) => f.write_str(", named by the script"),
         }
     }
 }
@@ -165,8 +299,12 @@ pub enum Step {
     },
     /// An entity was passed over: its responsible cannot be rung.
     PassedOver(EntityName, SkipReason),
-    /// This employee is rung.
-    Ring(EntityName, Arc<Colleague>, Extension),
+    /// A rule speaks of the whole call: its name, and what it says.
+    Told(&'static str, String),
+    /// A candidate may not be rung now.
+    Skipped(CandidateName, SkipReason),
+    /// This candidate is rung, so many seconds.
+    Ring(CandidateName, u64),
     /// Nobody is rung.
     StandardRoute(Reason),
     /// The directory failed.
@@ -200,6 +338,30 @@ pub enum SkipReason {
         /// Why.
         why: String,
     },
+    /// Rung for this call already, with this outcome if it was the last one.
+    AlreadyTried(Option<DialStatus>),
+    /// Away, as the CRM or the configuration says.
+    Absent {
+        /// What the absence is called; may be empty.
+        what: String,
+        /// Its end, by the office's clock.
+        until: String,
+    },
+    /// Not within working hours.
+    OutsideHours {
+        /// The hours that hold, and whose they are: "the office works Mon-Fri 09:00-18:00".
+        hours: String,
+        /// When they begin next, by the office's clock.
+        next: Option<String>,
+    },
+    /// The CRM's working day is closed or paused.
+    DayNotOpen,
+    /// The phone cannot take a call.
+    Phone(PhoneState),
+    /// A field of the card speaks against it: the rule's own words.
+    CardField(String),
+    /// The administrator's script dropped the candidate.
+    DroppedByScript,
 }
 
 impl SkipReason {
@@ -210,6 +372,13 @@ impl SkipReason {
             Self::UnknownEmployee(_) => "unknown_employee",
             Self::Dismissed(_) => "dismissed",
             Self::NoExtension { .. } => "no_extension",
+            Self::AlreadyTried(_) => "already_tried",
+            Self::Absent { .. } => "absent",
+            Self::OutsideHours { .. } => "outside_hours",
+            Self::DayNotOpen => "day_not_open",
+            Self::Phone(state) => state.as_str(),
+            Self::CardField(_) => "card_field",
+            Self::DroppedByScript => "dropped_by_script",
         }
     }
 }
@@ -231,7 +400,47 @@ impl fmt::Display for SkipReason {
                     "its responsible {employee} cannot be rung: {why}"
                 )
             }
+            Self::AlreadyTried(None) => formatter.write_str("was rung for this call already"),
+            Self::AlreadyTried(Some(status)) => {
+                write!(
+                    formatter,
+                    "was rung for this call already and {}",
+                    told(*status)
+                )
+            }
+            Self::Absent { what, until } if what.is_empty() => {
+                write!(formatter, "is away until {until}")
+            }
+            Self::Absent { what, until } => write!(formatter, "is away until {until} ({what})"),
+            Self::OutsideHours { hours, next: None } => {
+                write!(formatter, "does not work now: {hours}")
+            }
+            Self::OutsideHours {
+                hours,
+                next: Some(next),
+            } => {
+                write!(formatter, "does not work now: {hours}; next from {next}")
+            }
+            Self::DayNotOpen => {
+                formatter.write_str("has not begun the working day in the CRM, or has a break")
+            }
+            Self::Phone(state) => write!(formatter, "the phone is {state}"),
+            Self::CardField(text) => formatter.write_str(text),
+            Self::DroppedByScript => formatter.write_str("the script left them out"),
         }
+    }
+}
+
+/// What an outcome means, as a sentence about somebody goes on.
+fn told(status: DialStatus) -> &'static str {
+    match status {
+        DialStatus::Answer => "answered",
+        DialStatus::Busy => "was busy or declined",
+        DialStatus::NoAnswer => "did not answer",
+        DialStatus::Cancel => "the caller hung up",
+        DialStatus::Congestion => "the line could not be had",
+        DialStatus::ChanUnavail => "could not be reached",
+        DialStatus::Other => "did not take the call",
     }
 }
 
@@ -252,6 +461,8 @@ impl Step {
             Self::LeftOut(..) => "left_out",
             Self::Ranked { .. } => "ranked",
             Self::PassedOver(..) => "passed_over",
+            Self::Told(..) => "rule",
+            Self::Skipped(..) => "skipped",
             Self::Ring(..) => "ring",
             Self::StandardRoute(_) => "standard_route",
             Self::Failed(_) => "failed",
@@ -310,13 +521,9 @@ impl fmt::Display for Step {
                 because,
             } => write!(f, "{place}. {entity} ({because})"),
             Self::PassedOver(entity, why) => write!(f, "passed over: {entity}: {why}"),
-            Self::Ring(entity, employee, extension) => {
-                write!(
-                    f,
-                    "ring {extension}: {}, responsible for {entity}",
-                    employee.name
-                )
-            }
+            Self::Told(rule, text) => write!(f, "{rule}: {text}"),
+            Self::Skipped(candidate, why) => write!(f, "not {candidate}: {why}"),
+            Self::Ring(candidate, seconds) => write!(f, "ring {candidate}, for {seconds} s"),
             Self::StandardRoute(reason) => write!(f, "standard route: {}", reason_text(*reason)),
             Self::Failed(text) => write!(f, "the directory failed: {text}"),
         }
@@ -351,7 +558,19 @@ fn write_asked(f: &mut fmt::Formatter<'_>, crm: &CrmName, refreshed: &Refreshed)
 
 fn reason_text(reason: Reason) -> &'static str {
     match reason {
-        Reason::Responsible => "the responsible is rung",
+        Reason::Responsible
+        | Reason::OtherPhone
+        | Reason::Deputy
+        | Reason::Head
+        | Reason::NextResponsible
+        | Reason::Group
+        | Reason::LastTalk
+        | Reason::Listed
+        | Reason::CardField
+        | Reason::Script => "somebody is rung",
+        Reason::NotRouted => "a rule sends this caller there",
+        Reason::TriesSpent => "as many were rung in vain as `route.most_tries` allows",
+        Reason::TimeSpent => "the caller has waited as long as `route.total_seconds` allows",
         Reason::NobodyCanBeRung => "the caller is known, but none of their people can be rung",
         Reason::UnknownCaller => "nobody knows the caller",
         Reason::EmployeeCalls => "the caller is an employee",

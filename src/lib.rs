@@ -7,11 +7,15 @@
 // A call.
 pub mod call;
 pub mod caller_name;
+pub mod chain;
 pub mod decision;
 pub mod directory;
+pub mod hours;
 pub mod matcher;
 pub mod pbx;
 pub mod phone;
+pub mod presence;
+pub mod reception;
 pub mod router;
 pub mod rules;
 

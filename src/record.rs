@@ -265,8 +265,100 @@ pub struct Employee {
     pub email: Option<String>,
     /// The user's own phones as typed (mobile, work): who calls from them is an employee.
     pub phones: Vec<String>,
+    /// Those of [`Employee::phones`] that the CRM calls mobile: the user may be rung there when the
+    /// configuration allows outgoing calls.
+    #[serde(default)]
+    pub mobiles: Vec<String>,
     /// Departments' identifiers.
     pub departments: Vec<String>,
+    /// When the user is away, as far as the CRM tells; past ones may be left out.
+    #[serde(default)]
+    pub absences: Vec<Absence>,
+    /// The CRM's working-day clock; `None` where it has none, or it was not asked for.
+    #[serde(default)]
+    pub workday: Option<Workday>,
+}
+
+impl Employee {
+    /// A working user of whom nothing is known but who it is.
+    pub fn new(id: EmployeeId, name: &str) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            active: true,
+            extension: None,
+            email: None,
+            phones: Vec::new(),
+            mobiles: Vec::new(),
+            departments: Vec::new(),
+            absences: Vec::new(),
+            workday: None,
+        }
+    }
+}
+
+/// A span in which an employee is away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// Its first moment.
+    pub from: Timestamp,
+    /// The first moment after it.
+    pub until: Timestamp,
+    /// What it is called, "Vacation"; may be empty.
+    pub what: String,
+}
+
+impl Absence {
+    /// Says whether `now` falls inside this absence.
+    ///
+    /// The span is half-open, so back-to-back absences neither overlap nor leave a gap. Both ends are
+    /// instants; whoever made it has applied the office's zone.
+    pub fn covers(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
+/// What a user's working-day clock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workday {
+    /// The day has begun.
+    Open,
+    /// A break.
+    Paused,
+    /// The day has not begun, or has ended.
+    Closed,
+}
+
+/// A department as the CRM wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Department {
+    /// Its identifier in the CRM.
+    pub id: String,
+    /// Its name; may be empty.
+    pub name: String,
+    /// The department above it.
+    pub parent: Option<String>,
+    /// Its head, where the CRM knows one.
+    pub head: Option<EmployeeId>,
+}
+
+/// Everybody who works with a CRM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Staff {
+    /// Its users, dismissed ones included where the CRM tells them.
+    pub employees: Vec<Employee>,
+    /// Its departments; none where it has none or does not tell them.
+    pub departments: Vec<Department>,
+}
+
+impl From<Vec<Employee>> for Staff {
+    fn from(employees: Vec<Employee>) -> Self {
+        Self {
+            employees,
+            departments: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-use crate::call::{Did, DidPattern, Extension, IncomingCall};
+use crate::call::{Did, DidPattern, IncomingCall};
+use crate::chain::{self, Candidate, InForce};
 use crate::decision::{Decision, Reason, SkipReason, Step};
-use crate::directory::{Colleague, Directory, Keep, Refresh, Refreshed, Roster};
+use crate::directory::{Directory, Keep, Refresh, Refreshed, Roster};
 use crate::fault;
 use crate::matcher::{self, Order};
 use crate::phone::{self, CallerNumber, E164, Region};
+use crate::presence::Presence;
 use crate::record::{CrmName, Entity, EntityKind};
-use crate::rules::{Candidate, Facts, Rule, Verdict};
+use crate::rules::{Arrangement, Before, Facts, Rule, Verdict};
 
 /// What the router is told by the configuration.
 #[derive(Debug, Clone)]
@@ -32,6 +35,10 @@ pub struct Settings {
     pub did_regions: BTreeMap<DidPattern, Region>,
     /// The CRMs in the order of the configuration.
     pub crms: Vec<Scope>,
+    /// `[route]`.
+    pub route: chain::Settings,
+    /// `office.time_zone`.
+    pub zone: TimeZone,
 }
 
 /// For which calls a CRM is asked.
@@ -65,7 +72,14 @@ pub struct Router {
     crm_order: Vec<CrmName>,
     directory: Arc<dyn Directory>,
     refresh: Arc<dyn Refresh>,
+    presence: Arc<dyn Presence>,
     rules: Vec<Box<dyn Rule>>,
+}
+
+/// A candidate who is rung, by what is known of them.
+struct Chosen {
+    candidate: Candidate,
+    ring_seconds: u64,
 }
 
 impl Router {
@@ -74,6 +88,7 @@ impl Router {
         settings: Settings,
         directory: Arc<dyn Directory>,
         refresh: Arc<dyn Refresh>,
+        presence: Arc<dyn Presence>,
         rules: Vec<Box<dyn Rule>>,
     ) -> Self {
         let crm_order = settings
@@ -86,6 +101,7 @@ impl Router {
             crm_order,
             directory,
             refresh,
+            presence,
             rules,
         }
     }
@@ -101,11 +117,28 @@ impl Router {
             Ok(phone) => phone,
             Err(decision) => return *decision,
         };
+        let facts = Facts {
+            call,
+            caller: phone,
+            now,
+            zone: &self.settings.zone,
+            roster: &roster,
+            entities: &[],
+            presence: &*self.presence,
+        };
+        for rule in &self.rules {
+            if let Before::StandardRoute(text) = rule.before(phone, &facts) {
+                steps.push(Step::Told("rule", text));
+                let mut decision = *standard_route(Reason::NotRouted, &mut steps);
+                decision.caller = Some(phone);
+                return decision;
+            }
+        }
         let mut decision = match self
             .entities(phone, call.did.as_ref(), purpose, &mut steps)
             .await
         {
-            Ok(entities) => self.decide(entities, call, now, &roster, steps),
+            Ok(entities) => self.decide(entities, &facts, steps),
             Err(error) => {
                 let text = fault::told(&error);
                 tracing::error!(
@@ -213,14 +246,7 @@ impl Router {
         Ok(entities)
     }
 
-    fn decide(
-        &self,
-        entities: Vec<Entity>,
-        call: &IncomingCall,
-        now: Timestamp,
-        roster: &Roster,
-        mut steps: Vec<Step>,
-    ) -> Decision {
+    fn decide(&self, entities: Vec<Entity>, facts: &Facts<'_>, mut steps: Vec<Step>) -> Decision {
         let order = Order {
             kinds: &self.settings.order,
             crms: &self.crm_order,
@@ -229,9 +255,10 @@ impl Router {
         for (entity, reason) in &ranked.left_out {
             steps.push(Step::LeftOut(entity.into(), *reason));
         }
-        if ranked.candidates.len() > 1 {
-            for (index, entity) in ranked.candidates.iter().enumerate() {
-                let because = matcher::because(entity, ranked.candidates.get(index + 1), order);
+        let entities = ranked.candidates;
+        if entities.len() > 1 {
+            for (index, entity) in entities.iter().enumerate() {
+                let because = matcher::because(entity, entities.get(index + 1), order);
                 steps.push(Step::Ranked {
                     place: index + 1,
                     entity: entity.into(),
@@ -239,71 +266,119 @@ impl Router {
                 });
             }
         }
-        let facts = Facts { call, now, roster };
-        let mut rung = None;
-        for (index, entity) in ranked.candidates.iter().enumerate() {
-            let responsible = entity.responsible.as_ref();
-            let employee = responsible.and_then(|id| roster.get(&entity.crm, id));
-            match self.judge(&Candidate { entity, employee }, &facts) {
-                Ok((employee, extension)) => {
-                    rung = Some((index, employee, extension));
-                    break;
-                }
-                Err(why) => steps.push(Step::PassedOver(entity.into(), why)),
-            }
-        }
-        if let Some((index, employee, extension)) = rung {
-            let entity = take_named(ranked.candidates, index);
-            if let Some(entity) = &entity {
-                steps.push(Step::Ring(
-                    entity.into(),
-                    Arc::clone(&employee),
-                    extension.clone(),
-                ));
-            }
-            return Decision {
-                ring: Some(extension),
-                reason: Reason::Responsible,
-                caller: None,
-                entity,
-                employee: Some(employee),
-                steps,
-            };
-        }
-        let best = ranked.candidates.into_iter().next();
-        let reason = if best.is_some() {
-            Reason::NobodyCanBeRung
-        } else {
-            Reason::UnknownCaller
+        let facts = Facts {
+            entities: &entities,
+            ..*facts
         };
-        let mut decision = *standard_route(reason, &mut steps);
-        decision.entity = best;
-        decision
+        let responsible = chain::responsible(&entities, facts.roster).map(|known| &**known);
+        let policy =
+            self.settings
+                .route
+                .in_force(facts.call.did.as_ref(), responsible, facts.roster);
+        let mut arrangement = Arrangement::default();
+        if !entities.is_empty() {
+            arrangement.chain = chain::build(
+                &entities,
+                facts.roster,
+                &policy,
+                &self.settings.route.outgoing,
+            );
+        }
+        for (index, why) in &arrangement.chain.dead {
+            if let Some(entity) = entities.get(*index) {
+                steps.push(Step::PassedOver(entity.into(), why.clone()));
+            }
+        }
+        for rule in &self.rules {
+            rule.arrange(&mut arrangement, &facts);
+        }
+        steps.append(&mut arrangement.steps);
+        let chosen = self.choose(&arrangement, &policy, &facts, &mut steps);
+        let name = arrangement.name;
+        match chosen {
+            Ok(chosen) => ring(chosen, name, entities, steps),
+            Err(reason) => {
+                let mut decision = *standard_route(reason, &mut steps);
+                decision.name = name;
+                decision.entity = entities.into_iter().next();
+                decision
+            }
+        }
     }
 
-    fn judge(
+    /// The first candidate whom no rule forbids; or why there is none.
+    fn choose(
         &self,
-        candidate: &Candidate<'_>,
+        arrangement: &Arrangement,
+        policy: &InForce<'_>,
         facts: &Facts<'_>,
-    ) -> Result<(Arc<Colleague>, Extension), SkipReason> {
-        let mut handed = None;
-        for rule in &self.rules {
-            match rule.judge(candidate, facts) {
-                Verdict::Ring => {}
-                Verdict::Skip(why) => return Err(why),
-                Verdict::Hand(extension) => {
-                    handed = Some(extension);
-                    break;
+        steps: &mut Vec<Step>,
+    ) -> Result<Chosen, Reason> {
+        let (call, entities) = (facts.call, facts.entities);
+        let candidates = &arrangement.chain.candidates;
+        if arrangement.standard_route {
+            return Err(Reason::NotRouted);
+        }
+        if candidates.is_empty() && entities.is_empty() {
+            return Err(Reason::UnknownCaller);
+        }
+        if call.tried.len() >= policy.most_tries {
+            return Err(Reason::TriesSpent);
+        }
+        let left = policy.total_seconds.saturating_sub(call.waited.as_secs());
+        if left == 0 {
+            return Err(Reason::TimeSpent);
+        }
+        for candidate in candidates {
+            match self.judge(candidate, facts) {
+                None => {
+                    let ring_seconds = policy.ring_seconds.min(left);
+                    steps.push(Step::Ring(candidate.name(entities), ring_seconds));
+                    return Ok(Chosen {
+                        candidate: candidate.clone(),
+                        ring_seconds,
+                    });
                 }
+                Some(why) => steps.push(Step::Skipped(candidate.name(entities), why)),
             }
         }
-        let employee = candidate.employee.ok_or(SkipReason::NoResponsible)?;
-        let own = employee.extension.as_ref().ok().cloned();
-        let extension = handed.or(own).ok_or_else(|| SkipReason::NoExtension {
-            employee: employee.name.clone(),
-            why: "no extension".to_owned(),
-        })?;
-        Ok((Arc::clone(employee), extension))
+        Err(Reason::NobodyCanBeRung)
+    }
+
+    /// Why this candidate may not be rung now; `None` if they may.
+    fn judge(&self, candidate: &Candidate, facts: &Facts<'_>) -> Option<SkipReason> {
+        let tried = &facts.call.tried;
+        if let Some(index) = tried
+            .iter()
+            .position(|tried| tried == candidate.target.as_str())
+        {
+            let is_last = index + 1 == tried.len();
+            let status = facts.call.status.filter(|_| is_last);
+            return Some(SkipReason::AlreadyTried(status));
+        }
+        self.rules
+            .iter()
+            .find_map(|rule| match rule.judge(candidate, facts) {
+                Verdict::Ring => None,
+                Verdict::Skip(why) => Some(why),
+            })
+    }
+}
+
+fn ring(chosen: Chosen, name: Option<String>, entities: Vec<Entity>, steps: Vec<Step>) -> Decision {
+    let Chosen {
+        candidate,
+        ring_seconds,
+    } = chosen;
+    Decision {
+        ring: Some(candidate.target),
+        ring_seconds,
+        reason: candidate.role.reason(),
+        caller: None,
+        entity: take_named(entities, candidate.entity.unwrap_or(0)),
+        employee: candidate.employee,
+        name,
+        steps,
     }
 }
 

@@ -25,8 +25,10 @@ use crate::hooks::{self, Hooks};
 use crate::http_server;
 use crate::metrics;
 use crate::phone;
+use crate::presence;
+use crate::reception::Reception;
 use crate::router::Router;
-use crate::rules;
+use crate::rules::RuleError;
 use crate::sync::live::Live;
 use crate::sync::mirror::Mirror;
 use crate::sync::{Clock, Source};
@@ -85,6 +87,9 @@ pub enum StartError {
         #[source]
         cause: SettingsError,
     },
+    /// A rule's table cannot be used.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
     /// The directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -237,11 +242,12 @@ impl Daemon {
             Arc::clone(&directory),
             Handle::current(),
         ));
-        let rules = rules::KINDS.iter().map(|kind| (kind.open)()).collect();
+        let rules = config.open_rules()?;
         let router = Router::new(
             config.router_settings(),
             Arc::clone(&directory),
             live,
+            Arc::new(presence::Nothing),
             rules,
         );
         let router = Arc::new(router);
@@ -263,14 +269,13 @@ impl Daemon {
             prometheus: metrics::install().ok(),
         };
         Ok(Web {
-            router,
+            reception: Arc::new(Reception::new(router, clock, Vec::new())),
             names: config.names.clone(),
             access: Access {
                 allow: config.forward.allow.clone(),
                 token: config.forward.token.clone(),
             },
             api: api::routes(Arc::new(api)),
-            clock,
         })
     }
 

@@ -4,40 +4,31 @@
 //! for the standard route. No framework stands between the connection and the router.
 
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
-use futures::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tower_service::Service;
 
-use crate::call::IncomingCall;
 use crate::caller_name;
-use crate::decision::{Decision, Reason};
-use crate::metrics;
 use crate::pbx::forward;
-use crate::router::{Purpose, Router};
+use crate::reception::Reception;
 
 /// Everything that answering needs; one for the whole process.
 pub struct Web {
-    /// Decides.
-    pub router: Arc<Router>,
+    /// Takes the PBX's questions.
+    pub reception: Arc<Reception>,
     /// How names are shown.
     pub names: caller_name::Settings,
     /// Who may ask.
     pub access: Access,
     /// All other addresses.
     pub api: axum::Router,
-    /// The wall clock.
-    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 /// Who may ask `/forward`, `/name`, `/metrics` and the API.
@@ -107,40 +98,13 @@ impl Web {
 
     /// The answer to `/forward`.
     pub async fn forward(&self, query: &str) -> String {
-        let decision = self.decide(&forward::read_query(query)).await;
+        let decision = self.reception.decide(forward::read_query(query)).await;
         forward::write_answer(&decision, &self.names)
     }
 
     async fn name(&self, query: &str) -> String {
-        let decision = self.decide(&forward::read_query(query)).await;
-        let Some(entity) = decision.entity else {
-            return String::new();
-        };
-        caller_name::show(&entity.name, entity.company.as_deref(), &self.names)
-    }
-
-    /// Decides a call, writes its line into the log and counts it. A panic becomes the standard
-    /// route.
-    async fn decide(&self, call: &IncomingCall) -> Decision {
-        let began = Instant::now();
-        let routed = self.router.route(call, (self.clock)(), Purpose::Call);
-        let decision = AssertUnwindSafe(routed)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
-                metrics::count_panic();
-                tracing::error!(
-                    call_id = call.call_id,
-                    "pryamo failed inside; the call goes the standard route"
-                );
-                Decision::standard_route(Reason::Fault, Vec::new())
-            });
-        if decision.reason != Reason::AfterTheCall {
-            let took = began.elapsed();
-            metrics::count_answer(decision.reason, took);
-            log(call, &decision, took);
-        }
-        decision
+        let decision = self.reception.decide(forward::read_query(query)).await;
+        forward::shown_name(&decision, &self.names).unwrap_or_default()
     }
 }
 
@@ -149,35 +113,6 @@ pub async fn through_axum(router: &axum::Router, request: Request<Incoming>) -> 
     match router.clone().call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
-    }
-}
-
-fn log(call: &IncomingCall, decision: &Decision, took: std::time::Duration) {
-    if !tracing::enabled!(tracing::Level::INFO) {
-        return;
-    }
-    let caller = decision
-        .caller
-        .map_or_else(|| "-".to_owned(), crate::phone::E164::masked);
-    let decided = decision
-        .ring
-        .as_ref()
-        .map_or("standard route", |extension| extension.as_str());
-    tracing::info!(
-        call_id = call.call_id.as_deref().unwrap_or("-"),
-        did = call.did.as_ref().map_or("-", |did| did.as_str()),
-        caller,
-        decision = decided,
-        reason = decision.reason.as_str(),
-        took_ms = took.as_secs_f64() * 1000.0,
-        "call"
-    );
-    for step in &decision.steps {
-        tracing::debug!(
-            call_id = call.call_id.as_deref().unwrap_or("-"),
-            step = step.code(),
-            "step"
-        );
     }
 }
 

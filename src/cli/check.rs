@@ -205,7 +205,7 @@ async fn check_asterisk() -> Finding {
         Ok(Ok(output)) => output,
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+        + String::from_utf8_lossy(&output.stderr).as_ref();
     if !output.status.success() || text.contains("Unable to connect") {
         let what = text.lines().next().unwrap_or_default();
         return Finding::warning(

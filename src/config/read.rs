@@ -6,38 +6,43 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, CrmCommon, CrmTable, PREFIX, SECRETS};
-use crate::call::DidPattern;
+use crate::call::{DidPattern, MOST_TRIED};
 use crate::caller_name;
 use crate::crm;
 use crate::directory;
 use crate::record::{CrmName, EntityKind};
+use crate::rules;
 
 /// Variables with the prefix that are no keys.
 const NO_KEYS: [&str; 2] = ["PRYAMO_CONFIG", "PRYAMO_LOG"];
 /// The tables of the file.
-const TABLES: [&str; 9] = [
+const TABLES: &[&str] = &[
     "forward",
     "phone",
     "directory",
     "crm",
     "match",
     "name",
+    "office",
+    "route",
+    "rules",
     "sync",
     "hooks",
     "log",
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
-const LATER_TABLES: [&str; 2] = ["fastagi", "page"];
+const LATER_TABLES: &[&str] = &["fastagi", "page"];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
-const COMMON_CRM_KEYS: [&str; 6] = [
+const COMMON_CRM_KEYS: &[&str] = &[
     "did",
     "region",
     "fields",
     "limit_share",
     "hook_secret",
     "employees",
+    "departments",
 ];
 
 /// What is needed to say where a fault lies.
@@ -55,7 +60,7 @@ impl Reader<'_> {
         path: Option<PathBuf>,
     ) -> Result<Config, ConfigError> {
         self.check_tables(&table)?;
-        for later in LATER_TABLES {
+        for &later in LATER_TABLES {
             if table.remove(later).is_some() {
                 self.notes.push(format!(
                     "[{later}] is not in this version yet and does nothing"
@@ -99,6 +104,9 @@ impl Reader<'_> {
             crms: self.crms(&mut table)?,
             matching: self.take(&mut table, "match")?,
             names: self.take(&mut table, "name")?,
+            office: self.take(&mut table, "office")?,
+            route: self.take(&mut table, "route")?,
+            rules: self.table(&mut table, "rules")?,
             sync: self.take(&mut table, "sync")?,
             hooks: self.take(&mut table, "hooks")?,
             log: self.take(&mut table, "log")?,
@@ -112,8 +120,8 @@ impl Reader<'_> {
     fn check_tables(&self, table: &toml::Table) -> Result<(), ConfigError> {
         let known: Vec<&str> = ["data_dir"]
             .into_iter()
-            .chain(TABLES)
-            .chain(LATER_TABLES)
+            .chain(TABLES.iter().copied())
+            .chain(LATER_TABLES.iter().copied())
             .collect();
         match table.keys().find(|key| !known.contains(&key.as_str())) {
             Some(key) => Err(self.wrong(key, unknown_key(key, &known))),
@@ -159,7 +167,63 @@ impl Reader<'_> {
                 ),
             ));
         }
+        self.check_route(config)?;
+        self.check_rules(config)?;
         self.check_crms(config)
+    }
+
+    fn check_route(&self, config: &Config) -> Result<(), ConfigError> {
+        for (place, policy) in config.route.policies() {
+            let wrong = |key: &str, text: &str| Err(self.wrong(key, format!("[{place}]: {text}")));
+            if policy
+                .ring_seconds
+                .is_some_and(|seconds| !(3..=300).contains(&seconds))
+            {
+                return wrong("ring_seconds", "`ring_seconds` must be 3 to 300");
+            }
+            if policy
+                .most_tries
+                .is_some_and(|tries| !(1..=MOST_TRIED).contains(&tries))
+            {
+                return wrong("most_tries", "`most_tries` must be 1 to 32");
+            }
+            if policy
+                .total_seconds
+                .is_some_and(|seconds| !(3..=3600).contains(&seconds))
+            {
+                return wrong("total_seconds", "`total_seconds` must be 3 to 3600");
+            }
+        }
+        let outgoing = &config.route.outgoing;
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(&outgoing.strip) || !is_number(&outgoing.prefix) {
+            return Err(self.wrong(
+                "outgoing",
+                "[route.outgoing]: `strip` and `prefix` are digits".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Opens the rules once, so that a wrong one is told with its line, before anything runs.
+    fn check_rules(&self, config: &Config) -> Result<(), ConfigError> {
+        let known: Vec<&str> = rules::KINDS.iter().map(|kind| kind.name).collect();
+        if let Some(key) = config
+            .rules
+            .keys()
+            .find(|key| !known.contains(&key.as_str()))
+        {
+            return Err(self.wrong(key, format!("[rules]: {}", unknown_key(key, &known))));
+        }
+        config.open_rules().map(drop).map_err(|error| {
+            let text = explain_serde(&error.text);
+            let key = quoted(&error.text)
+                .first()
+                .copied()
+                .unwrap_or(error.rule)
+                .to_owned();
+            self.wrong(&key, format!("[rules.{}]: {text}", error.rule))
+        })
     }
 
     fn check_crms(&self, config: &Config) -> Result<(), ConfigError> {
@@ -174,6 +238,14 @@ impl Reader<'_> {
                     "name",
                     format!("two [[crm]] tables are named `{}`", table.name),
                 ));
+            }
+            for (who, row) in &table.common.employees {
+                config.employee_override(row).map_err(|text| {
+                    self.wrong(
+                        who,
+                        format!("crm `{}`: employee `{who}`: {text}", table.name),
+                    )
+                })?;
             }
             let is_blank = |secret: &SecretString| secret.expose_secret().trim().is_empty();
             if table.common.hook_secret.as_ref().is_some_and(is_blank) {
@@ -244,13 +316,6 @@ impl Reader<'_> {
             .into_iter()
             .partition(|(key, _)| COMMON_CRM_KEYS.contains(&key.as_str()));
         let common: CrmCommon = self.section(&format!("crm `{name}`"), common)?;
-        if common
-            .employees
-            .values()
-            .any(|row| row.deputy.is_some() || row.hours.is_some())
-        {
-            self.notes.push(format!("crm `{name}`: `deputy` and `hours` of [crm.employees] are not in this version yet and do nothing"));
-        }
         Ok(CrmTable {
             name: CrmName::new(&name),
             kind,

@@ -2,9 +2,12 @@
 
 use super::{Config, CrmTable, SECRETS};
 use crate::caller_name;
+use crate::chain;
 use crate::crm;
 use crate::directory;
 use crate::hooks;
+use crate::hours;
+use crate::rules;
 use crate::sync;
 
 /// The settings in force as TOML, secrets starred.
@@ -53,6 +56,9 @@ pub fn show(config: &Config) -> String {
     }
     put_in("match", matching);
     put_in("name", toml::Value::try_from(&config.names).ok());
+    put_in("office", toml::Value::try_from(&config.office).ok());
+    put_in("route", toml::Value::try_from(&config.route).ok());
+    put_in("rules", Some(config.rules.clone().into()));
     put_in("sync", toml::Value::try_from(&config.sync).ok());
     put_in("hooks", toml::Value::try_from(&config.hooks).ok());
     put_in("log", toml::Value::try_from(&config.log).ok());
@@ -122,6 +128,14 @@ pub fn example() -> String {
     text.push('\n');
     text.push_str(caller_name::Settings::EXAMPLE);
     text.push('\n');
+    text.push_str(hours::Office::EXAMPLE);
+    text.push('\n');
+    text.push_str(chain::Settings::EXAMPLE);
+    text.push('\n');
+    for kind in rules::KINDS {
+        text.push_str(&commented(kind.example));
+        text.push('\n');
+    }
     text.push_str(sync::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(hooks::Settings::EXAMPLE);
@@ -170,8 +184,10 @@ const EXAMPLE_CRM_COMMON: &str = "\
 # limit_share = 0.8              # the share of the vendor's limits that pryamo uses
 # hook_secret = \"...\"            # the CRM may send notices to /hooks/<name>/<hook_secret>
 # [crm.employees]                # what the CRM does not hold, by e-mail, user id or name
-# \"anna@example.com\" = { extension = \"101\" }
-# 502 = { extension = \"102\" }
+# \"anna@example.com\" = { extension = \"101\", deputy = \"boris@example.com\" }
+# 502 = { extension = \"102\", mobile = \"+79161234567\", hours = \"Mon-Fri 09:00-18:00\", absent = [\"2026-12-01..2026-12-14\"] }
+# [crm.departments]              # heads that the CRM does not hold, by the department's name or id
+# \"Sales\" = { head = \"boris@example.com\" }
 ";
 
 const EXAMPLE_MATCH: &str = "\

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use self::table::{Options, Separator, Summary, TableError, TableReader, TextEncoding};
 use super::{Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, Since};
 use crate::phone::E164;
-use crate::record::{Card, Employee, EntityId, EntityKind};
+use crate::record::{Card, EntityId, EntityKind, Staff};
 
 /// How many cards make a page.
 const PAGE_RECORDS: usize = 1_000;
@@ -322,7 +322,7 @@ impl Crm for CsvFile {
         Some(FileState::of(&metadata).ok()?.to_string())
     }
 
-    async fn employees(&self) -> Result<Vec<Employee>, CrmError> {
+    async fn employees(&self) -> Result<Staff, CrmError> {
         let crm = self.clone();
         let method = self.name();
         let work = tokio::task::spawn_blocking(move || crm.read_through(|_| {}));
@@ -330,7 +330,7 @@ impl Crm for CsvFile {
             method,
             cause: cause.into(),
         })??;
-        Ok(summary.employees())
+        Ok(summary.employees().into())
     }
 
     fn walk(

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Notice};
+use crate::record::{Card, CrmName, EntityId, EntityKind, Notice, Staff};
 
 /// A CRM that can be mirrored and asked.
 #[async_trait]
@@ -28,8 +28,11 @@ pub trait Crm: Send + Sync {
     /// The kinds of cards that this CRM has and that are wanted, in the order to mirror them.
     fn kinds(&self) -> &[EntityKind];
 
-    /// Reads all employees, dismissed ones included where the CRM tells them.
-    async fn employees(&self) -> Result<Vec<Employee>, CrmError>;
+    /// Reads all employees, dismissed ones included where the CRM tells them, and the departments.
+    ///
+    /// A part that may be missing for want of a right (departments, absences) is left out and told by
+    /// [`Crm::check`]; employees never are.
+    async fn employees(&self) -> Result<Staff, CrmError>;
 
     /// Walks all cards of one kind, beginning behind `from` (a cursor that an earlier page carried).
     ///

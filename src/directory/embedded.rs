@@ -27,7 +27,7 @@ use super::{
     Roster, SyncState, Unseen, Waiting,
 };
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice};
+use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
 
 /// The row of [`super::KINDS`].
 pub const KIND: Kind = Kind {
@@ -145,12 +145,12 @@ impl Directory for Embedded {
     async fn replace_employees(
         &self,
         crm: &CrmName,
-        employees: Vec<Employee>,
+        staff: Staff,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
         let crm = crm.clone();
         self.aside("was storing employees", move |store| {
-            store.replace_employees(&crm, &employees, now)
+            store.replace_employees(&crm, &staff, now)
         })
         .await
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use roster::{Colleague, CrmRules, Override, Roster, RosterRules};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, Entity, EntityId, EntityKind, Notice};
+use crate::record::{Card, CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
 
 /// The local copy of all CRMs.
 ///
@@ -33,11 +33,11 @@ pub trait Directory: Send + Sync {
     /// All employees of all CRMs as they stand now: a snapshot in memory, no I/O.
     fn roster(&self) -> Arc<Roster>;
 
-    /// Puts the employees of one CRM in place of its former ones.
+    /// Puts the employees and departments of one CRM in place of its former ones.
     async fn replace_employees(
         &self,
         crm: &CrmName,
-        employees: Vec<Employee>,
+        staff: Staff,
         now: Timestamp,
     ) -> Result<(), DirectoryError>;
 

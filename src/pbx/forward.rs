@@ -7,7 +7,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::call::{Did, IncomingCall};
+use crate::call::{DialStatus, Did, IncomingCall, MOST_TRIED};
 use crate::caller_name;
 use crate::decision::Decision;
 
@@ -38,6 +38,8 @@ pub fn read_query(query: &str) -> IncomingCall {
             }
             "trunk" | "did" => call.did = Did::new(&decode(raw)),
             "callid" => call.call_id = Some(decode(raw)).filter(|id| !id.is_empty()),
+            "tried" => call.tried = read_tried(&decode(raw)),
+            "status" => call.status = DialStatus::read(&decode(raw)),
             _ => {}
         }
     }
@@ -45,6 +47,14 @@ pub fn read_query(query: &str) -> IncomingCall {
         call.phone = format!("+{}", eaten.trim_start());
     }
     call
+}
+
+/// The numbers of a comma list, digits alone; what is no number was never rung.
+fn read_tried(list: &str) -> Vec<String> {
+    let is_number =
+        |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = list.split(',').map(str::trim).filter(is_number);
+    parts.take(MOST_TRIED).map(str::to_owned).collect()
 }
 
 fn decode(raw: &str) -> String {
@@ -58,25 +68,44 @@ fn decode(raw: &str) -> String {
     text
 }
 
-/// Writes the answer: `number=101&name=...`, or nothing for a caller whom nobody knows.
+/// Writes the answer: `number=101&ring=20&reason=responsible&name=...`, or nothing for a caller whom
+/// nobody knows.
 ///
 /// A known caller whose people cannot be rung gets an empty `number` and the name. Always below
 /// 1 KiB.
 pub fn write_answer(decision: &Decision, names: &caller_name::Settings) -> String {
-    let Some(entity) = &decision.entity else {
+    let name = shown_name(decision, names);
+    if name.is_none() && decision.ring.is_none() {
         return String::new();
-    };
-    let name = caller_name::show(&entity.name, entity.company.as_deref(), names);
-    let number = decision
-        .ring
-        .as_ref()
-        .map_or("", |extension| extension.as_str());
-    let mut answer = String::with_capacity(16 + number.len() + name.len() * 3);
+    }
+    let number = decision.ring.as_ref().map_or("", |target| target.as_str());
+    let name = name.unwrap_or_default();
+    let reason = decision.reason.as_str();
+    let mut answer = String::with_capacity(48 + number.len() + name.len() * 3);
     answer.push_str("number=");
     answer.push_str(number);
+    if !number.is_empty() {
+        answer.push_str("&ring=");
+        answer.push_str(&decision.ring_seconds.to_string());
+    }
+    answer.push_str("&reason=");
+    answer.push_str(reason);
     answer.push_str("&name=");
     answer.extend(utf8_percent_encode(&name, ENCODED));
     answer
+}
+
+/// The name that a phone may show, made safe; `None` for a caller whom nobody knows.
+pub fn shown_name(decision: &Decision, names: &caller_name::Settings) -> Option<String> {
+    if let Some(name) = &decision.name {
+        return Some(caller_name::show(name, None, names));
+    }
+    let entity = decision.entity.as_ref()?;
+    Some(caller_name::show(
+        &entity.name,
+        entity.company.as_deref(),
+        names,
+    ))
 }
 
 #[cfg(test)]

@@ -236,13 +236,13 @@ impl Mirror {
     }
 
     async fn employees(&self) -> Result<(), SyncError> {
-        let employees = self.source.crm.employees().await?;
-        if self.are_missed(&employees) {
+        let staff = self.source.crm.employees().await?;
+        if self.are_missed(&staff.employees) {
             return Ok(());
         }
-        let (count, now) = (employees.len(), (self.clock)());
+        let (count, now) = (staff.employees.len(), (self.clock)());
         self.directory
-            .replace_employees(&self.source.name, employees, now)
+            .replace_employees(&self.source.name, staff, now)
             .await?;
         let mut status = self.lock();
         status.employees = count;

@@ -551,13 +551,11 @@ async fn a_page_and_its_state_are_one() {
 
 fn employee(id: &str, extension: Option<&str>) -> Employee {
     Employee {
-        id: EmployeeId::new(id),
-        name: format!("Employee {id}"),
-        active: true,
         extension: extension.map(str::to_owned),
         email: Some(format!("{id}@example.com")),
         phones: vec![format!("+7 916 000-00-{id}")],
         departments: vec!["1".to_owned()],
+        ..Employee::new(EmployeeId::new(id), &format!("Employee {id}"))
     }
 }
 
@@ -566,6 +564,7 @@ async fn employees_are_replaced_and_put_into_the_roster() {
     for bench in benches() {
         let own = Override {
             extension: Some("777".to_owned()),
+            ..Override::default()
         };
         let overrides = [("12@Example.com".to_owned(), own)].into_iter();
         let rules = RosterRules {
@@ -581,17 +580,20 @@ async fn employees_are_replaced_and_put_into_the_roster() {
             let store = open(bench.kind, bench.folder.path(), rules.clone()).unwrap();
             assert!(store.roster().is_empty());
             let first = vec![employee("11", Some("101")), employee("12", None)];
-            store.replace_employees(&sales(), first, now).await.unwrap();
+            store
+                .replace_employees(&sales(), first.into(), now)
+                .await
+                .unwrap();
             let other = vec![employee("13", Some("+79161234567"))];
             store
-                .replace_employees(&retail(), other, now)
+                .replace_employees(&retail(), other.into(), now)
                 .await
                 .unwrap();
             let before = store.roster();
             assert_eq!(before.len(), 3);
             let second = vec![employee("12", None), employee("14", Some("104"))];
             store
-                .replace_employees(&sales(), second, now)
+                .replace_employees(&sales(), second.into(), now)
                 .await
                 .unwrap();
             assert_eq!(before.len(), 3, "a roster once taken stays as it is");
@@ -623,7 +625,10 @@ async fn employees_are_added_to_those_there_are() {
         let store = open(bench.kind, bench.folder.path(), rules).unwrap();
         let now = instant("2026-11-22T10:00:00Z");
         let first = vec![employee("11", Some("101"))];
-        store.replace_employees(&sales(), first, now).await.unwrap();
+        store
+            .replace_employees(&sales(), first.into(), now)
+            .await
+            .unwrap();
         let more = vec![employee("11", Some("999")), employee("12", Some("102"))];
         store.add_employees(&sales(), more).await.unwrap();
         let extensions: Vec<_> = store
@@ -661,7 +666,7 @@ async fn a_forgotten_crm_leaves_nothing() {
                 store.apply(page).await.unwrap();
             }
             store
-                .replace_employees(&crm, vec![employee("11", None)], now)
+                .replace_employees(&crm, vec![employee("11", None)].into(), now)
                 .await
                 .unwrap();
         }

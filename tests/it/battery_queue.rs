@@ -235,7 +235,7 @@ async fn the_employees_age_is_kept() {
         assert_eq!(store.employees_at(&sales()).await.unwrap(), None);
         let at = instant("2026-11-22T10:00:00Z");
         store
-            .replace_employees(&sales(), Vec::new(), at)
+            .replace_employees(&sales(), Vec::new().into(), at)
             .await
             .unwrap();
         drop(store);

@@ -297,7 +297,7 @@ async fn a_walk_brings_each_kind_and_all_employees() {
     );
     assert_eq!(ids(&walk(&*crm, EntityKind::Company, None).await), ["3"]);
     assert_eq!(ids(&walk(&*crm, EntityKind::Lead, None).await), ["4"]);
-    assert_eq!(crm.employees().await.unwrap().len(), 3);
+    assert_eq!(crm.employees().await.unwrap().employees.len(), 3);
 }
 
 #[tokio::test]

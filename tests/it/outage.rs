@@ -10,10 +10,10 @@ use pryamo::directory::Directory;
 use pryamo::pbx::forward;
 use pryamo::record::EntityKind;
 use pryamo::router::{Purpose, Router};
+use pryamo::serve;
 use pryamo::sync::live::Live;
 use pryamo::sync::mirror::Mirror;
 use pryamo::sync::{Clock, Source};
-use pryamo::{rules, serve};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -60,8 +60,15 @@ impl Office {
             Arc::clone(&clock),
         ));
         let live = Live::new(vec![source], Arc::clone(&directory), Handle::current());
-        let rules = rules::KINDS.iter().map(|kind| (kind.open)()).collect();
-        let router = Router::new(config.router_settings(), directory, Arc::new(live), rules);
+        let rules = config.open_rules().unwrap();
+        let presence = Arc::new(pryamo::presence::Nothing);
+        let router = Router::new(
+            config.router_settings(),
+            directory,
+            Arc::new(live),
+            presence,
+            rules,
+        );
         Self {
             router,
             mirror,

@@ -13,7 +13,7 @@ use pryamo::directory::{Keep, Refresh, Refreshed};
 use pryamo::phone::E164;
 use pryamo::record::CrmName;
 use pryamo::router::{Purpose, Router};
-use pryamo::{rules, serve, sync};
+use pryamo::{serve, sync};
 
 const LIVE_LOOKUP: Duration = Duration::from_millis(700);
 
@@ -61,8 +61,15 @@ async fn a_known_caller_never_waits_for_a_crm() {
         .await
         .unwrap();
     let watched = Arc::new(Watched::default());
-    let rules = rules::KINDS.iter().map(|kind| (kind.open)()).collect();
-    let router = Router::new(config.router_settings(), directory, watched.clone(), rules);
+    let rules = config.open_rules().unwrap();
+    let presence = Arc::new(pryamo::presence::Nothing);
+    let router = Router::new(
+        config.router_settings(),
+        directory,
+        watched.clone(),
+        presence,
+        rules,
+    );
     for (phone, reason, asked) in [
         ("79161234501", Reason::Responsible, 0),
         ("79161234502", Reason::NobodyCanBeRung, 0),

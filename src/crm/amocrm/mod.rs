@@ -47,7 +47,7 @@ use self::wire::{List, Row, User};
 use super::budget::Lane;
 use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Since};
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Event, Notice};
+use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Event, Notice, Staff};
 
 /// amoCRM and Kommo.
 pub const KIND: Kind = Kind {
@@ -216,7 +216,7 @@ impl Crm for Amocrm {
         true
     }
 
-    async fn employees(&self) -> Result<Vec<Employee>, CrmError> {
+    async fn employees(&self) -> Result<Staff, CrmError> {
         let mut employees = Vec::new();
         for page in 1..=MOST_USER_PAGES {
             let query = vec![
@@ -246,7 +246,7 @@ impl Crm for Amocrm {
         if let Err(error) = account::look(self).await {
             account::pass_over(&error);
         }
-        Ok(employees)
+        Ok(employees.into())
     }
 
     fn walk(

@@ -301,19 +301,22 @@ struct Rights {
 
 impl From<User> for Employee {
     fn from(user: User) -> Self {
+        let phones: Vec<String> = text_of(&user.phone_number).into_iter().collect();
         Self {
-            id: EmployeeId::new(&user.id.to_string()),
-            name: user.name.unwrap_or_default(),
             active: user.rights.is_active,
-            extension: None,
             email: user.email.filter(|email| !email.is_empty()),
-            phones: text_of(&user.phone_number).into_iter().collect(),
+            mobiles: phones.clone(),
+            phones,
             departments: user
                 .rights
                 .group_id
                 .map(|id| id.to_string())
                 .into_iter()
                 .collect(),
+            ..Self::new(
+                EmployeeId::new(&user.id.to_string()),
+                &user.name.unwrap_or_default(),
+            )
         }
     }
 }

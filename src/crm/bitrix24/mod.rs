@@ -35,7 +35,7 @@ use self::walk::{Ceiling, Listing};
 use super::budget::Lane;
 use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Receipt, Since};
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Notice};
+use crate::record::{Card, CrmName, EntityId, EntityKind, Notice, Staff};
 
 /// The kind `bitrix24`.
 pub const KIND: Kind = Kind {
@@ -72,7 +72,7 @@ impl Crm for Bitrix24 {
         &self.kinds
     }
 
-    async fn employees(&self) -> Result<Vec<Employee>, CrmError> {
+    async fn employees(&self) -> Result<Staff, CrmError> {
         const METHOD: &str = "user.get";
         let mut employees = Vec::new();
         let mut start = 0;
@@ -106,7 +106,7 @@ impl Crm for Bitrix24 {
                 "nobody at all; has the webhook or application lost its rights?",
             ));
         }
-        Ok(employees)
+        Ok(employees.into())
     }
 
     fn walk(

@@ -301,8 +301,6 @@ pub(super) fn employee(row: &Value) -> Result<Employee, String> {
     let field = |key: &str| row.get(key).and_then(text);
     let departments = row.get("UF_DEPARTMENT").and_then(items).unwrap_or_default();
     Ok(Employee {
-        id: EmployeeId::new(&id.to_string()),
-        name: joined(row, &["NAME", "LAST_NAME"]),
         active,
         extension: field("UF_PHONE_INNER"),
         email: field("EMAIL"),
@@ -310,7 +308,12 @@ pub(super) fn employee(row: &Value) -> Result<Employee, String> {
             .into_iter()
             .filter_map(field)
             .collect(),
+        mobiles: field("PERSONAL_MOBILE").into_iter().collect(),
         departments: departments.into_iter().filter_map(text).collect(),
+        ..Employee::new(
+            EmployeeId::new(&id.to_string()),
+            &joined(row, &["NAME", "LAST_NAME"]),
+        )
     })
 }
 

@@ -78,13 +78,9 @@ impl Summary {
         let drafts = self.employees.iter();
         drafts
             .map(|(written, extension)| Employee {
-                id: EmployeeId::new(written),
-                name: written.clone(),
-                active: true,
                 extension: extension.clone(),
                 email: is_email(written).then(|| written.clone()),
-                phones: Vec::new(),
-                departments: Vec::new(),
+                ..Employee::new(EmployeeId::new(written), written)
             })
             .collect()
     }

@@ -21,7 +21,7 @@ const FILE: &str = "directory.sqlite";
 /// Locked for as long as a process has the store open.
 const LOCK: &str = "lock";
 /// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// `PRAGMA application_id`, "prym": tells our file from any other SQLite database.
 const APPLICATION: i64 = 0x7072_796d;
 /// A log that one transaction has blown up is cut back to this.
@@ -77,6 +77,13 @@ CREATE TABLE news (
 ) STRICT;
 ";
 
+/// What format 3 added: the departments of each CRM.
+const DEPARTMENTS: &str = "
+CREATE TABLE departments (
+    crm INTEGER PRIMARY KEY, json TEXT NOT NULL
+) STRICT;
+";
+
 /// Reads both ends of every table: a file that was cut or overwritten shows itself, and a sound one
 /// of any size answers within a millisecond.
 const PROBE: &str = "
@@ -90,7 +97,8 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
     (SELECT deal FROM links ORDER BY source, id, deal LIMIT 1),
     (SELECT deal FROM links ORDER BY source DESC, id DESC, deal DESC LIMIT 1),
     (SELECT max(json) FROM employees), (SELECT max(json) FROM sync_state),
-    (SELECT max(event) FROM notices), (SELECT max(cursor) FROM news)
+    (SELECT max(event) FROM notices), (SELECT max(cursor) FROM news),
+    (SELECT max(json) FROM departments)
 ";
 
 /// An open store: one connection that writes and any number that read.
@@ -229,7 +237,8 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
     match (application, format) {
         (0, 0) if tables == 0 => create_tables(writer).map_err(judge),
         (APPLICATION, FORMAT) => Ok(()),
-        (APPLICATION, 1) => add_notices(writer).map_err(judge),
+        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS]).map_err(judge),
+        (APPLICATION, 2) => add(writer, &[DEPARTMENTS]).map_err(judge),
         (APPLICATION, newer) if newer > FORMAT => Err(DirectoryError::Newer {
             path: path.display().to_string(),
             found: newer,
@@ -241,14 +250,16 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
 
 fn create_tables(writer: &Connection) -> rusqlite::Result<()> {
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} {NOTICES}
+        "BEGIN IMMEDIATE; {TABLES} {NOTICES} {DEPARTMENTS}
         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }
 
-fn add_notices(writer: &Connection) -> rusqlite::Result<()> {
+/// Adds to an older file what it lacks.
+fn add(writer: &Connection, tables: &[&str]) -> rusqlite::Result<()> {
+    let tables = tables.concat();
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {NOTICES} PRAGMA user_version = {FORMAT}; COMMIT;"
+        "BEGIN IMMEDIATE; {tables} PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }
 

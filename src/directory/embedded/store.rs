@@ -19,7 +19,7 @@ use super::row::{Key, Source};
 use super::{Settings, lookup, queue, survey, writer};
 use crate::directory::{Change, DirectoryError, Opening, Queued, Roster, RosterRules, Waiting};
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice};
+use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
 
 /// More threads than this share their readers.
 const READERS_MAX: usize = 8;
@@ -137,12 +137,12 @@ impl Store {
     pub(super) fn replace_employees(
         &self,
         crm: &CrmName,
-        employees: &[Employee],
+        staff: &Staff,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
         let number = self.number_of(crm)?;
         self.write("was storing employees", |transaction| {
-            writer::replace_employees(transaction, number, employees, now)
+            writer::replace_employees(transaction, number, staff, now)
         })?;
         self.rebuild_roster()
     }

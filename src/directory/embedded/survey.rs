@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::row::{Key, Source, unpack_phones, unreadable};
 use super::store::CrmNames;
 use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
-use crate::record::{CrmName, Employee, EntityId};
+use crate::record::{CrmName, Department, Employee, EntityId};
 
 /// A number in more cards than this is a placeholder, not a merged client's.
 const KIN_MAX: usize = 1000;
@@ -41,7 +41,7 @@ pub(super) fn crms(connection: &Connection) -> rusqlite::Result<Vec<CrmName>> {
         .collect()
 }
 
-/// All employees of all CRMs, put together.
+/// All employees and departments of all CRMs, put together.
 pub(super) fn roster(
     connection: &Connection,
     crms: &HashMap<i64, CrmName>,
@@ -56,8 +56,17 @@ pub(super) fn roster(
             employees.push((crm, serde_json::from_str(json).map_err(unreadable)?));
         }
     }
+    let mut statement = connection.prepare("SELECT crm, json FROM departments")?;
+    let mut rows = statement.query([])?;
+    let mut departments: Vec<(&CrmName, Vec<Department>)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let json = row.get_ref(1)?.as_str()?;
+        if let Some(crm) = crms.get(&row.get(0)?) {
+            departments.push((crm, serde_json::from_str(json).map_err(unreadable)?));
+        }
+    }
     let employees = employees.iter().map(|(crm, employee)| (*crm, employee));
-    Ok(Roster::build(employees, rules))
+    Ok(Roster::build(employees, departments, rules))
 }
 
 /// The state of one sync.

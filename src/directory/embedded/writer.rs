@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::row::{Key, Row, Source, unpack_links, unwritable};
 use crate::directory::SyncState;
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityKind};
+use crate::record::{Card, CrmName, Employee, EntityKind, Staff};
 
 /// Where a card lies, and in which walk it was last seen.
 struct Place {
@@ -105,20 +105,26 @@ pub(super) fn put_state(
         .map(drop)
 }
 
-/// Puts the employees of one CRM in place of its former ones; of two with one id the last counts.
+/// Puts the employees and departments of one CRM in place of its former ones; of two employees with
+/// one id the last counts.
 pub(super) fn replace_employees(
     transaction: &Transaction<'_>,
     crm: i64,
-    employees: &[Employee],
+    staff: &Staff,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM employees WHERE crm = ?1", [crm])?;
     let mut insert = transaction
         .prepare_cached("INSERT OR REPLACE INTO employees (crm, id, json) VALUES (?1, ?2, ?3)")?;
-    for employee in employees {
+    for employee in &staff.employees {
         let json = serde_json::to_string(employee).map_err(unwritable)?;
         insert.execute(params![crm, employee.id.as_str(), json])?;
     }
+    let departments = serde_json::to_string(&staff.departments).map_err(unwritable)?;
+    transaction.execute(
+        "INSERT OR REPLACE INTO departments (crm, json) VALUES (?1, ?2)",
+        params![crm, departments],
+    )?;
     transaction
         .execute(
             "UPDATE crms SET employees_at = ?2 WHERE crm = ?1",
@@ -150,6 +156,7 @@ pub(super) fn forget_state(transaction: &Transaction<'_>, crm: i64) -> rusqlite:
         transaction.execute("DELETE FROM sync_state WHERE source = ?1", [source.0])?;
     }
     super::queue::forget(transaction, crm)?;
+    transaction.execute("DELETE FROM departments WHERE crm = ?1", [crm])?;
     transaction.execute("DELETE FROM employees WHERE crm = ?1", [crm])?;
     transaction
         .execute("UPDATE crms SET employees_at = NULL WHERE crm = ?1", [crm])

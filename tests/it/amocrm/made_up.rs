@@ -39,7 +39,7 @@ async fn a_full_walk_brings_every_card_once_and_in_order() {
     );
     let deals = walk(&*crm, EntityKind::Deal).await.unwrap();
     assert_eq!(ids(&deals), [6001, 6002, 6003]);
-    assert_eq!(crm.employees().await.unwrap().len(), 2);
+    assert_eq!(crm.employees().await.unwrap().employees.len(), 2);
     assert!(fake.requests() >= 14);
 }
 

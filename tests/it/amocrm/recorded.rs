@@ -122,7 +122,7 @@ async fn an_ignored_filter_is_made_up_for_by_the_order_and_told_when_that_is_ign
 #[tokio::test]
 async fn users_are_employees_without_extension() {
     let replay = Replay::start(&["users"]).await;
-    let employees = replay.crm().employees().await.unwrap();
+    let employees = replay.crm().employees().await.unwrap().employees;
     let anna = &employees[0];
     assert_eq!(
         (anna.name.as_str(), anna.active, &anna.extension),

@@ -123,9 +123,9 @@ async fn an_installation_authorises_the_application_and_outlives_a_restart() {
     // It is on the disk before anything was asked with it.
     assert!(fake.requests().is_empty());
     assert!(folder.path().join("tokens.json").exists());
-    assert_eq!(crm.employees().await.unwrap().len(), 3);
+    assert_eq!(crm.employees().await.unwrap().employees.len(), 3);
     let restarted = connect_in(folder.path(), &fake.address(), &application(&fake));
-    assert_eq!(restarted.employees().await.unwrap().len(), 3);
+    assert_eq!(restarted.employees().await.unwrap().employees.len(), 3);
     assert_eq!(fake.exchanges(), 0);
     // From now on its token proves the notices, after a restart too.
     for crm in [&crm, &restarted] {
@@ -182,9 +182,9 @@ async fn cards_are_read_through_the_webhook_where_there_is_one() {
     let both = connect_in(folder.path(), &fake.url(), &settings);
     let alone = connect_in(folder.path(), &fake.address(), &settings);
     assert_eq!(sends(&*both, &fake.install_form()).await, "taken");
-    assert_eq!(alone.employees().await.unwrap().len(), 3);
+    assert_eq!(alone.employees().await.unwrap().employees.len(), 3);
     fake.forget_tokens();
-    assert_eq!(both.employees().await.unwrap().len(), 3);
+    assert_eq!(both.employees().await.unwrap().employees.len(), 3);
     let error = alone.employees().await.unwrap_err();
     assert_eq!(error.label(), "unauthorized");
     assert!(both.news(None).await.is_err());

@@ -214,7 +214,7 @@ async fn employees_include_the_dismissed_and_those_behind_the_first_page() {
         ..World::default()
     };
     let (fake, crm) = fast_portal(world).await;
-    let employees = crm.employees().await.unwrap();
+    let employees = crm.employees().await.unwrap().employees;
     assert_eq!(employees.len(), 120);
     assert!(employees[0].active && !employees[1].active);
     assert_eq!(employees[0].extension.as_deref(), Some("101"));
@@ -411,9 +411,9 @@ async fn a_spent_method_rests_and_the_others_go_on() {
 #[tokio::test]
 async fn a_portal_that_is_down_for_a_moment_is_waited_for() {
     let (fake, crm) = fast_portal(contacts(10)).await;
-    assert_eq!(crm.employees().await.unwrap().len(), 3);
+    assert_eq!(crm.employees().await.unwrap().employees.len(), 3);
     fake.set_mood(Mood::Down(2));
-    assert_eq!(crm.employees().await.unwrap().len(), 3);
+    assert_eq!(crm.employees().await.unwrap().employees.len(), 3);
 }
 
 #[tokio::test]

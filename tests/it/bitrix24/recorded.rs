@@ -243,7 +243,12 @@ async fn what_stands_before_a_fault_in_a_batch_is_taken() {
 
 #[tokio::test]
 async fn recorded_users_become_employees() {
-    let employees = replay(&["user_get"]).await.employees().await.unwrap();
+    let employees = replay(&["user_get"])
+        .await
+        .employees()
+        .await
+        .unwrap()
+        .employees;
     let told: Vec<(&str, bool, Option<&str>)> = employees
         .iter()
         .map(|e| (e.name.as_str(), e.active, e.extension.as_deref()))
@@ -339,7 +344,11 @@ async fn a_refusal_for_now_is_waited_out() {
     let reads = refusals.map(|refusal| async move {
         let crm = replay(&[refusal, "user_get"]).await;
         let began = tokio::time::Instant::now();
-        assert_eq!(crm.employees().await.unwrap().len(), 4, "{refusal}");
+        assert_eq!(
+            crm.employees().await.unwrap().employees.len(),
+            4,
+            "{refusal}"
+        );
         let least = match refusal {
             // So says the portal's `operating_reset_at`, measured on its own clock.
             "operation_time_limit" => Duration::from_millis(1500),

@@ -253,7 +253,7 @@ async fn recorded_answers_of_the_token_server_are_read() {
     ])
     .await;
     let crm = connect_in(folder.path(), &url, &recorded_application(&url));
-    assert!(!crm.employees().await.unwrap().is_empty());
+    assert!(!crm.employees().await.unwrap().employees.is_empty());
     let kept = stored(folder.path());
     assert_eq!(kept["pair"]["refresh"], "r2example");
     assert_eq!(kept["notes"]["member_id"], "m1example");

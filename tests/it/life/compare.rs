@@ -321,7 +321,13 @@ fn rules(kind: Kind) -> RosterRules {
         .filter(|_| !kind.has_extensions())
         .map(|user| {
             let extension = configured_extension(user);
-            (email(user), Override { extension })
+            (
+                email(user),
+                Override {
+                    extension,
+                    ..Override::default()
+                },
+            )
         });
     let rules = CrmRules::new(Region::default(), configured);
     RosterRules {
