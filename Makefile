@@ -39,7 +39,8 @@ bench: ## measures /forward beside nginx; see docs/performance.md
 	tests/install bench
 	cargo bench
 
-snapshots: ## regenerates the example configuration, shows the difference
+snapshots: ## regenerates the example configuration and the explained calls, shows the difference
 	cargo run -- config --example > target/pryamo.example.toml
 	mv target/pryamo.example.toml pryamo.example.toml
-	git --no-pager diff --stat -- pryamo.example.toml
+	PRYAMO_TEST_SNAPSHOTS=1 cargo test --test it explain::
+	git --no-pager diff --stat -- pryamo.example.toml docs/explain.md

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use crate::call::{DialStatus, IncomingCall, MOST_TRIED, Target};
 use crate::caller_name;
-use crate::decision::Decision;
+use crate::decision::{Decision, Reason};
 use crate::directory::{Count, Directory};
 use crate::metrics;
 use crate::pbx::forward;
@@ -120,10 +121,86 @@ async fn route(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Respon
     };
     let decision = api.router.route(&call, now, Purpose::Explain).await;
     let mut shown = decision_json(&decision, &api.names);
+    let then = behind(&api.router, call, &decision, now).await;
     if let Value::Object(fields) = &mut shown {
+        fields.insert("then".to_owned(), json!(then));
         fields.insert("mirrors".to_owned(), json!(parts(&api)));
     }
     Json(shown).into_response()
+}
+
+/// Somebody who is rung when those before do not answer.
+#[derive(Debug, Serialize)]
+pub struct Next {
+    number: Target,
+    name: Option<String>,
+    reason: Reason,
+}
+
+/// Who is rung one after another when nobody answers, behind the one whom `decision` rings.
+pub async fn behind(
+    router: &Router,
+    mut call: IncomingCall,
+    decision: &Decision,
+    now: Timestamp,
+) -> Vec<Next> {
+    let mut then = Vec::new();
+    let mut rung = decision.ring.clone();
+    while let Some(target) = rung.take() {
+        if call.tried.len() >= MOST_TRIED {
+            break;
+        }
+        call.tried.push(target.to_string());
+        call.status = Some(DialStatus::NoAnswer);
+        let decision = router.route(&call, now, Purpose::Explain).await;
+        rung.clone_from(&decision.ring);
+        then.extend(decision.ring.map(|number| Next {
+            number,
+            name: decision.employee.map(|employee| employee.name.clone()),
+            reason: decision.reason,
+        }));
+    }
+    then
+}
+
+/// A decision in words, from what `/api/v1/route` answers.
+pub fn explanation(answer: &Value) -> String {
+    let text = |value: &Value, key: &str| {
+        let text = value.pointer(key).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let list = |key: &str| {
+        answer
+            .get(key)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let mut told = String::new();
+    for step in list("steps") {
+        told += &format!("  {}\n", text(step, "/text"));
+    }
+    let someone = |value: &Value, name: &str| match text(value, name) {
+        name if name.is_empty() => text(value, "/number"),
+        name => format!("{}, {name}", text(value, "/number")),
+    };
+    if text(answer, "/number").is_empty() {
+        told += "nobody is rung\n";
+    } else {
+        told += &format!("rings {}\n", someone(answer, "/employee/name"));
+        for next in list("then") {
+            let reason = text(next, "/reason").replace('_', " ");
+            told += &format!(
+                "  then, unanswered, {} ({reason})\n",
+                someone(next, "/name")
+            );
+        }
+        told += "  then the standard route\n";
+    }
+    if !text(answer, "/name").is_empty() {
+        told += &format!("shows {}\n", text(answer, "/name"));
+    }
+    told
 }
 
 /// How a part of a mirror stands.

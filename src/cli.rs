@@ -107,6 +107,9 @@ struct ExplainArguments {
     /// When the call comes: 2026-11-22T15:00, with an offset or in this machine's zone.
     #[arg(long, value_name = "TIME", value_parser = a_time)]
     at: Option<String>,
+    /// Who was rung in vain already, a comma list: 101,102.
+    #[arg(long, value_name = "NUMBERS")]
+    tried: Option<String>,
     #[command(flatten)]
     output: Json,
 }

@@ -466,6 +466,7 @@ impl Config {
             region: self.phone.region,
             office: self.office.clone(),
             config_dir: self.folder().to_owned(),
+            read_file: |path| std::fs::read_to_string(path).map_err(|error| error.to_string()),
         };
         rules::open(self.rules.clone(), &opening)
     }

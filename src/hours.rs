@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn national_holidays_come_from_the_library() {
-        let hours = Hours::read("Mon-Sun 09:00-18:00; PH off").unwrap();
+        let hours = Hours::read("Mon-Sun 09:00-18:00; PH off; Jan 08 off").unwrap();
         let at_new_year = at("2027-01-01T12:00");
         assert!(hours.holds(at_new_year), "no country, no holidays");
         let russian = hours.with_holidays("RU".parse().unwrap());

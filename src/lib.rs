@@ -33,5 +33,6 @@ pub mod fault;
 pub mod hooks;
 pub mod http_server;
 pub mod metrics;
+pub mod script;
 pub mod serve;
 pub mod web;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{DONE, ExplainArguments, FAILED, SyncArguments};
-use crate::api::SyncRequest;
+use crate::api::{self, SyncRequest};
 use crate::config::Config;
 use crate::record::EntityKind;
 use crate::serve::CONTROL_TOKEN;
@@ -31,6 +31,7 @@ pub(super) async fn explain(config: &Config, arguments: &ExplainArguments) -> Re
     let mut query = vec![("phone", arguments.phone.as_str())];
     query.extend(arguments.did.as_deref().map(|did| ("did", did)));
     query.extend(arguments.at.as_deref().map(|at| ("at", at)));
+    query.extend(arguments.tried.as_deref().map(|tried| ("tried", tried)));
     let written: Vec<String> = query
         .iter()
         .map(|(key, value)| format!("{key}={}", encode(value)))
@@ -51,31 +52,7 @@ pub(super) async fn explain(config: &Config, arguments: &ExplainArguments) -> Re
 }
 
 fn print_decision(answer: &Value) {
-    let text = |pointer: &str| {
-        answer
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    for step in answer
-        .get("steps")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        println!(
-            "  {}",
-            step.get("text").and_then(Value::as_str).unwrap_or_default()
-        );
-    }
-    if text("/number").is_empty() {
-        println!("nobody is rung");
-    } else {
-        println!("rings {}, {}", text("/number"), text("/employee/name"));
-    }
-    if !text("/name").is_empty() {
-        println!("shows {}", text("/name"));
-    }
+    print!("{}", api::explanation(answer));
     let ages = answer.get("mirrors").and_then(Value::as_array);
     for (crm, told) in tell_ages(ages.into_iter().flatten()) {
         println!("mirror of {crm}: {told}");

@@ -3,7 +3,16 @@
 //! Pure: facts come in, a verdict goes out; no clock, no I/O. A new rule is one file and one row in
 //! [`KINDS`]; its options are the table `[rules.NAME]`, which it reads itself.
 
-use std::path::PathBuf;
+mod absence;
+mod card;
+mod hours;
+mod last_talk;
+mod lists;
+mod phone_state;
+mod script;
+mod workday;
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -94,6 +103,8 @@ pub struct Opening {
     pub office: Office,
     /// Where relative file names are looked for: the configuration's folder.
     pub config_dir: PathBuf,
+    /// Reads a file that a rule names; the error says why not.
+    pub read_file: fn(&Path) -> Result<String, String>,
 }
 
 /// Why a rule cannot be made; the text names the key and says how to mend it.
@@ -118,7 +129,16 @@ pub struct Kind {
 
 /// Every kind of rule, in the order in which they speak. A new one adds its row here and its `mod`
 /// line above.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[
+    hours::KIND,
+    absence::KIND,
+    workday::KIND,
+    phone_state::KIND,
+    last_talk::KIND,
+    card::KIND,
+    lists::KIND,
+    script::KIND,
+];
 
 /// Makes all rules of `[rules]`.
 pub fn open(mut tables: toml::Table, opening: &Opening) -> Result<Vec<Box<dyn Rule>>, RuleError> {

@@ -208,7 +208,7 @@ impl FakeCrm {
     fn table(&self) -> String {
         let own = match self {
             Self::Bitrix24(fake, _) => format!("url = \"{}\"\n", fake.url()),
-            Self::Amocrm(fake) => fake.table() + &employees_table(),
+            Self::Amocrm(fake) => fake.table() + employees_table().as_str(),
         };
         let kind = self.kind();
         format!("[[crm]]\nname = \"sales\"\nkind = \"{kind}\"\n{own}")

@@ -362,7 +362,7 @@ fn config_shows_what_is_in_force_and_no_secret() {
         assert_eq!(ran.code, 0, "{}", ran.err);
         assert!(ran.out.contains(&site.address.to_string()), "{}", ran.out);
         assert!(ran.out.contains("***"), "{}", ran.out);
-        assert!(!(ran.out + &ran.err).contains("s3cr3t"));
+        assert!(!(ran.out + ran.err.as_str()).contains("s3cr3t"));
     }
 }
 

@@ -4,26 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a call meets: none of it may know a CRM.
-const PATH_OF_A_CALL: [&str; 11] = [
+const PATH_OF_A_CALL: [&str; 16] = [
     "call",
+    "chain",
     "caller_name",
     "decision",
     "directory",
+    "hours",
     "matcher",
     "pbx",
     "phone",
+    "presence",
+    "reception",
     "record",
     "router",
     "rules",
+    "script",
     "web",
 ];
 
 /// Decides without doing anything.
-const MIDDLE: [&str; 7] = [
+const MIDDLE: [&str; 10] = [
     "phone",
     "call",
     "record",
     "matcher",
+    "chain",
+    "hours",
+    "presence",
     "rules",
     "caller_name",
     "decision",

@@ -82,7 +82,7 @@ async fn play(mut stream: TcpStream, cassette: Cassette) -> std::io::Result<()> 
         body.len(),
         location.unwrap_or_default()
     );
-    stream.write_all((head + &body).as_bytes()).await
+    stream.write_all((head + body.as_str()).as_bytes()).await
 }
 
 async fn replay_walk(kind: EntityKind, name: &str) -> (Vec<Page>, Option<CrmError>) {
