@@ -26,6 +26,7 @@ use crate::crm;
 use crate::directory::{CrmRules, Override, RosterRules};
 use crate::hooks;
 use crate::hours;
+use crate::pbx::{ami, talks};
 use crate::phone::Region;
 use crate::record::{Absence, CrmName, EntityKind};
 use crate::router;
@@ -37,8 +38,9 @@ const PLACES: [&str; 2] = ["pryamo.toml", "/etc/pryamo/pryamo.toml"];
 /// The environment's variables that override keys begin so.
 const PREFIX: &str = "PRYAMO_";
 /// Keys whose value is a secret: never printed, and readable from `KEY_file`.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 9] = [
     "url",
+    "secret",
     "token",
     "client_secret",
     "refresh_token",
@@ -69,6 +71,10 @@ pub struct Config {
     pub matching: Matching,
     /// `[name]`.
     pub names: caller_name::Settings,
+    /// `[ami]`.
+    pub ami: ami::Settings,
+    /// `[talks]`.
+    pub talks: talks::Settings,
     /// `[office]`.
     pub office: hours::Office,
     /// `[route]`.

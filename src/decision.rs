@@ -498,8 +498,8 @@ impl fmt::Display for Step {
                     "{crm} takes no part: it has a `did` and this call names none"
                 )
             }
-            Self::Found(1) => f.write_str("the mirror has 1 entity with this number"),
-            Self::Found(count) => write!(f, "the mirror has {count} entities with this number"),
+            Self::Found(1) => f.write_str("the mirror has 1 card with this number"),
+            Self::Found(count) => write!(f, "the mirror has {count} cards with this number"),
             Self::Missed => f.write_str("the mirror does not have this number"),
             Self::Asked(crm, refreshed) => write_asked(f, crm, refreshed),
             Self::NotAsked => {
@@ -522,7 +522,7 @@ impl fmt::Display for Step {
             } => write!(f, "{place}. {entity} ({because})"),
             Self::PassedOver(entity, why) => write!(f, "passed over: {entity}: {why}"),
             Self::Told(rule, text) => write!(f, "{rule}: {text}"),
-            Self::Skipped(candidate, why) => write!(f, "not {candidate}: {why}"),
+            Self::Skipped(candidate, why) => write!(f, "not rung: {candidate}: {why}"),
             Self::Ring(candidate, seconds) => write!(f, "ring {candidate}, for {seconds} s"),
             Self::StandardRoute(reason) => write!(f, "standard route: {}", reason_text(*reason)),
             Self::Failed(text) => write!(f, "the directory failed: {text}"),

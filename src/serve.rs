@@ -1,5 +1,7 @@
 //! Opens everything, supervises it, stops it: the one place where the parts meet.
 
+mod pbx;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::pbx::Pbx;
 use crate::api::{self, Api};
 use crate::config::{self, Config, CrmTable};
 use crate::crm::{self, Crm, SettingsError};
@@ -25,7 +28,7 @@ use crate::hooks::{self, Hooks};
 use crate::http_server;
 use crate::metrics;
 use crate::phone;
-use crate::presence;
+use crate::presence::Presence;
 use crate::reception::Reception;
 use crate::router::Router;
 use crate::rules::RuleError;
@@ -202,7 +205,16 @@ impl Daemon {
         let mirrors: Vec<Arc<Mirror>> = sources.iter().map(mirror).collect();
         let hooks = hooks::routes(Arc::new(open_hooks(config, &mirrors)));
         let hooks_listener = config.hooks.listen.map(listen_for_hooks).transpose()?;
-        let mut web = Self::web(config, directory, sources, mirrors.clone(), clock)?;
+        let pbx = Pbx::open(config, clock());
+        let presence = pbx.presence();
+        let mut web = Self::web(
+            config,
+            directory,
+            sources,
+            mirrors.clone(),
+            &clock,
+            presence,
+        )?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         match hooks_listener {
@@ -217,6 +229,7 @@ impl Daemon {
             }
         }
         let web = Arc::new(web);
+        pbx.follow(Arc::clone(&web.reception), clock, stop.clone(), &mut tasks);
         for mirror in mirrors {
             let stop = stop.clone();
             tasks.spawn(supervise(mirror, stop));
@@ -235,7 +248,8 @@ impl Daemon {
         directory: Arc<dyn Directory>,
         sources: Vec<Source>,
         mirrors: Vec<Arc<Mirror>>,
-        clock: Clock,
+        clock: &Clock,
+        presence: Arc<dyn Presence>,
     ) -> Result<Web, StartError> {
         let live = Arc::new(Live::new(
             sources,
@@ -247,7 +261,7 @@ impl Daemon {
             config.router_settings(),
             Arc::clone(&directory),
             live,
-            Arc::new(presence::Nothing),
+            presence,
             rules,
         );
         let router = Arc::new(router);
@@ -263,13 +277,13 @@ impl Daemon {
             mirrors,
             oldest_seconds: config.sync.oldest_seconds,
             oldest_employees_seconds: config.sync.oldest_employees_seconds,
-            clock: Arc::clone(&clock),
+            clock: Arc::clone(clock),
             control_token: make_control_token(&config.data_dir)?,
             // A second daemon in one process (tests) goes without.
             prometheus: metrics::install().ok(),
         };
         Ok(Web {
-            reception: Arc::new(Reception::new(router, clock, Vec::new())),
+            reception: Arc::new(Reception::new(router, Arc::clone(clock), Vec::new())),
             names: config.names.clone(),
             access: Access {
                 allow: config.forward.allow.clone(),

@@ -1,5 +1,7 @@
 //! `pryamo check`: each CRM, the directory and the PBX are asked one harmless question.
 
+mod ami;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
         add(&format!("crm {}", table.name), found);
     }
     add("asterisk", vec![check_asterisk().await]);
+    add("ami", ami::check(config).await);
     let to_mend = findings
         .iter()
         .filter(|(_, finding)| !finding.mend.is_empty())

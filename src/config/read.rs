@@ -10,6 +10,7 @@ use crate::call::{DidPattern, MOST_TRIED};
 use crate::caller_name;
 use crate::crm;
 use crate::directory;
+use crate::pbx::ami;
 use crate::record::{CrmName, EntityKind};
 use crate::rules;
 
@@ -23,6 +24,8 @@ const TABLES: &[&str] = &[
     "crm",
     "match",
     "name",
+    "ami",
+    "talks",
     "office",
     "route",
     "rules",
@@ -104,6 +107,8 @@ impl Reader<'_> {
             crms: self.crms(&mut table)?,
             matching: self.take(&mut table, "match")?,
             names: self.take(&mut table, "name")?,
+            ami: self.ami(&mut table)?,
+            talks: self.take(&mut table, "talks")?,
             office: self.take(&mut table, "office")?,
             route: self.take(&mut table, "route")?,
             rules: self.table(&mut table, "rules")?,
@@ -115,6 +120,23 @@ impl Reader<'_> {
         };
         self.check(&config)?;
         Ok(config)
+    }
+
+    fn ami(&self, table: &mut toml::Table) -> Result<ami::Settings, ConfigError> {
+        let mut section = self.table(table, "ami")?;
+        self.secrets_from_files("ami", &mut section)?;
+        let settings: ami::Settings = self.section("ami", section)?;
+        let has_secret = settings.secret.as_ref();
+        if settings.address.is_some()
+            && has_secret.is_none_or(|secret| secret.expose_secret().is_empty())
+        {
+            return Err(self.wrong(
+                "address",
+                "[ami] has an `address` and no `secret`: write that of the user in manager.conf"
+                    .to_owned(),
+            ));
+        }
+        Ok(settings)
     }
 
     fn check_tables(&self, table: &toml::Table) -> Result<(), ConfigError> {

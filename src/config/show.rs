@@ -7,6 +7,7 @@ use crate::crm;
 use crate::directory;
 use crate::hooks;
 use crate::hours;
+use crate::pbx::{ami, talks};
 use crate::rules;
 use crate::sync;
 
@@ -56,6 +57,12 @@ pub fn show(config: &Config) -> String {
     }
     put_in("match", matching);
     put_in("name", toml::Value::try_from(&config.names).ok());
+    let mut ami = toml::Value::try_from(&config.ami).ok();
+    if let (Some(toml::Value::Table(table)), true) = (&mut ami, config.ami.secret.is_some()) {
+        table.insert("secret".to_owned(), STARS.into());
+    }
+    put_in("ami", ami);
+    put_in("talks", toml::Value::try_from(&config.talks).ok());
     put_in("office", toml::Value::try_from(&config.office).ok());
     put_in("route", toml::Value::try_from(&config.route).ok());
     put_in("rules", Some(config.rules.clone().into()));
@@ -127,6 +134,10 @@ pub fn example() -> String {
     text.push_str(EXAMPLE_MATCH);
     text.push('\n');
     text.push_str(caller_name::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(ami::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(talks::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(hours::Office::EXAMPLE);
     text.push('\n');

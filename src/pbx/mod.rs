@@ -4,4 +4,6 @@
 //! the router, and writes the decision so that no dialplan can misread it. A new front end is one
 //! file here.
 
+pub mod ami;
 pub mod forward;
+pub mod talks;
