@@ -219,7 +219,7 @@ impl Ami {
             let message = message?;
             is_asked = false;
             if message.is_response() {
-                line.judge(&message, &self.settings.user)?;
+                judge(&message, &self.settings.user)?;
                 continue;
             }
             self.phones.take(&message);
@@ -297,20 +297,23 @@ impl Line {
         let sent = self.writer.write_all(text.as_bytes()).await;
         sent.map_err(|error| ReadError::Lost(error).into())
     }
+}
 
-    /// Looks whether an answer refuses one of the lists.
-    fn judge(&self, response: &Message, user: &str) -> Result<(), AmiError> {
-        let action = LISTS
-            .into_iter()
-            .find(|action| *action == response.get("ActionID"));
-        match action {
-            Some(action) if response.get("Response") == "Error" => Err(AmiError::NoRight {
-                user: user.to_owned(),
-                action,
-                text: response.get("Message").to_owned(),
-            }),
-            _ => Ok(()),
-        }
+/// Looks whether an answer refuses one of the lists for want of a right.
+///
+/// An Asterisk without the module for device states (`res_manager_devicestate`) does not know that
+/// list: hints tell enough.
+fn judge(response: &Message, user: &str) -> Result<(), AmiError> {
+    let action = LISTS
+        .into_iter()
+        .find(|action| *action == response.get("ActionID"));
+    match action {
+        Some(action) if response.get("Message").contains("ermission") => Err(AmiError::NoRight {
+            user: user.to_owned(),
+            action,
+            text: response.get("Message").to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -329,9 +332,10 @@ pub async fn probe(settings: &Settings) -> Result<Vec<String>, AmiError> {
             let message = timeout(PATIENCE, message::read(&mut line.reader))
                 .await
                 .map_err(late)??;
-            line.judge(&message, &settings.user)?;
+            judge(&message, &settings.user)?;
             phones.take(&message);
-            if message.get("Event") == done {
+            let is_unknown = message.get("Response") == "Error";
+            if is_unknown || message.get("Event") == done {
                 break;
             }
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::daemon::wait_for;
+use crate::daemon::{pryamo, wait_for};
 
 const LIFETIME_SECONDS: u32 = 300;
 
@@ -40,20 +40,27 @@ pub fn asterisk_versions() -> Vec<String> {
     wanted.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A dialplan of `tests/lab/dialplans`.
+/// A dialplan that asks the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialplan {
     /// The vendor page's, unchanged.
     Vendor,
-    /// The one that pryamo recommends.
+    /// The one that pryamo prints.
     Recommended,
 }
 
 impl Dialplan {
-    fn file(self) -> &'static str {
+    /// A file with it, which asks at this address.
+    fn write(self, folder: &Path, forward_url: &str) -> PathBuf {
         match self {
-            Self::Vendor => "vendor.conf",
-            Self::Recommended => "recommended.conf",
+            Self::Vendor => dialplans().join("vendor.conf"),
+            Self::Recommended => {
+                let address = forward_url
+                    .trim_start_matches("http://")
+                    .trim_end_matches("/forward");
+                let config = format!("[forward]\nlisten = \"{address}\"\n");
+                print_dialplan(folder, &config, &["--for", "asterisk"], "")
+            }
         }
     }
 
@@ -64,6 +71,24 @@ impl Dialplan {
             Self::Recommended => Duration::from_secs(3),
         }
     }
+}
+
+pub fn dialplans() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/dialplans")
+}
+
+/// What `pryamo dialplan` prints with this configuration, in a file, with something behind it.
+pub fn print_dialplan(folder: &Path, config: &str, arguments: &[&str], more: &str) -> PathBuf {
+    let file = folder.join("printed.toml");
+    let standard = "[asterisk]\nstandard = \"ivr-1,s,1\"\n";
+    std::fs::write(&file, format!("{config}{standard}")).unwrap();
+    let mut all = vec!["dialplan", "--config", file.to_str().unwrap()];
+    all.extend(arguments);
+    let printed = pryamo(folder, &all);
+    assert_eq!(printed.code, 0, "{}", printed.err);
+    let path = folder.join("printed.conf");
+    std::fs::write(&path, printed.out + more).unwrap();
+    path
 }
 
 /// A call from outside.
@@ -96,13 +121,22 @@ pub struct Lab {
 impl Lab {
     /// Starts this version with this dialplan, asking at `forward_url`, and both phones.
     pub fn start(version: &str, dialplan: Dialplan, forward_url: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = dialplan.write(folder.path(), forward_url);
+        let lab = Self::start_with(version, &conf, forward_url);
+        lab.phone("101", "answer");
+        lab.phone("102", "answer");
+        lab
+    }
+
+    /// Starts this version with this file as its `extensions_custom.conf`; no phone is on.
+    pub fn start_with(version: &str, conf: &Path, forward_url: &str) -> Self {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
         let lab = Self {
             folder: tempfile::Builder::new().prefix("lab").tempdir().unwrap(),
             run: home.join("run-asterisk"),
             said: HashMap::new(),
         };
-        let conf = home.join("dialplans").join(dialplan.file());
         lab.tell(&[
             "start",
             "--version",
@@ -114,9 +148,45 @@ impl Lab {
             "--lifetime",
             &LIFETIME_SECONDS.to_string(),
         ]);
-        lab.tell(&["phone", "101", "answer"]);
-        lab.tell(&["phone", "102", "answer"]);
         lab
+    }
+
+    /// Switches a phone on that behaves so, or `off`.
+    pub fn phone(&self, number: &str, mode: &str) {
+        self.tell(&["phone", number, mode]);
+    }
+
+    /// What Asterisk's console answers.
+    pub fn console(&self, command: &str) -> String {
+        self.tell(&["cli", command])
+    }
+
+    /// How the console is asked, for `asterisk.command`.
+    pub fn console_command(&self) -> String {
+        let root = self.variable("ROOT");
+        let conf = self.etc().join("asterisk.conf");
+        format!(
+            "/bin/sh {root}/exec usr/sbin/asterisk -C {}",
+            conf.display()
+        )
+    }
+
+    /// Where its Manager Interface listens.
+    pub fn ami_address(&self) -> std::net::SocketAddr {
+        let port: u16 = self.variable("AMI_PORT").parse().unwrap();
+        std::net::SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// The folder of its configuration.
+    pub fn etc(&self) -> PathBuf {
+        self.folder.path().join("etc")
+    }
+
+    fn variable(&self, name: &str) -> String {
+        let env = std::fs::read_to_string(self.folder.path().join("env")).unwrap();
+        let mut lines = env.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap().to_owned()
     }
 
     /// Makes these calls, so many a second, each held so long, and gives where each one went.
@@ -157,6 +227,33 @@ impl Lab {
     pub fn give_up(&mut self, from: &str, to: &str, wait: Duration) {
         let wait = wait.as_millis().to_string();
         self.tell(&["give-up", "--from", from, "--to", to, "--hold", &wait]);
+    }
+
+    /// Makes a call whose caller hangs up a moment after it rings.
+    pub fn leave(&mut self, from: &str, to: &str) {
+        self.tell(&["leave", "--from", from, "--to", to]);
+    }
+
+    /// The id of the call to `to`, which is over.
+    pub fn call_id(&mut self, to: &str) -> String {
+        self.outcome(to);
+        let log = self.read("calls.tsv");
+        let mut lines = log.lines().map(|line| line.split('\t'));
+        let found = lines.find_map(|mut fields| {
+            let id = fields.next()?;
+            (fields.next()? == to).then(|| id.to_owned())
+        });
+        found.unwrap()
+    }
+
+    /// Who was rung for this call, in their order.
+    pub fn rung_for(&self, call_id: &str) -> Vec<String> {
+        let log = self.read("rings.tsv");
+        let of_call = log.lines().filter_map(|line| {
+            let (id, rest) = line.split_once('\t')?;
+            (id == call_id).then(|| rest.split('\t').next().unwrap().to_owned())
+        });
+        of_call.collect()
     }
 
     /// Waits until the call to `to` is over.
@@ -202,7 +299,7 @@ impl Lab {
         })
     }
 
-    fn tell(&self, arguments: &[&str]) {
+    fn tell(&self, arguments: &[&str]) -> String {
         let output = Command::new(&self.run)
             .arg(self.folder.path())
             .args(arguments)
@@ -214,6 +311,7 @@ impl Lab {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -11,6 +11,7 @@
     reason = "a test that fails may panic, and prints its figures; seams share what not every one uses"
 )]
 
+mod ami;
 mod amocrm;
 mod asterisk;
 mod battery_directory;
