@@ -10,6 +10,8 @@
 
 mod ask;
 mod check;
+mod console;
+mod dialplan;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -77,6 +79,9 @@ enum Command {
     /// Lists employees, their extensions, who cannot be rung and why.
     #[command(after_help = "Example: pryamo employees")]
     Employees(Json),
+    /// Prints the dialplan that asks pryamo; puts it in place, or takes it out.
+    #[command(after_help = "Example: pryamo dialplan --install")]
+    Dialplan(dialplan::DialplanArguments),
     /// Prints the settings in force, secrets starred; or every option with its default.
     #[command(after_help = "Example: pryamo config --example > /etc/pryamo/pryamo.toml")]
     Config(ConfigArguments),
@@ -196,6 +201,7 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Sync(sync) => runtime.block_on(ask::sync(&config, &sync)),
         Command::Import(import) => runtime.block_on(run_import(&config, &import)),
         Command::Employees(output) => runtime.block_on(ask::employees(&config, output.json)),
+        Command::Dialplan(dialplan) => runtime.block_on(dialplan::run(&config, &dialplan)),
         Command::Config(output) => show_config(&config, output.output.json),
         Command::Demo(_) => Ok(DONE),
     };

@@ -8,7 +8,7 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,10 +23,11 @@ use crate::call::{DidPattern, ExtensionPattern};
 use crate::caller_name;
 use crate::chain;
 use crate::crm;
+use crate::dialplan;
 use crate::directory::{CrmRules, Override, RosterRules};
 use crate::hooks;
 use crate::hours;
-use crate::pbx::{ami, talks};
+use crate::pbx::{self, ami, fastagi, talks};
 use crate::phone::Region;
 use crate::record::{Absence, CrmName, EntityKind};
 use crate::router;
@@ -59,6 +60,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `[forward]`.
     pub forward: Forward,
+    /// `[fastagi]`.
+    pub fastagi: fastagi::Settings,
+    /// `[asterisk]`.
+    pub asterisk: dialplan::Settings,
     /// `[phone]`.
     pub phone: Phone,
     /// `directory.kind`.
@@ -98,7 +103,7 @@ pub struct Forward {
     /// Address and port. Default: 127.0.0.1:8077.
     pub listen: SocketAddr,
     /// Who may ask besides this machine: addresses or networks. Default: nobody.
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "pbx::networks")]
     pub allow: Vec<IpNet>,
     /// Who sends this as `token=` or as a bearer token may ask from anywhere. Default: none.
     #[serde(skip_serializing)]
@@ -116,21 +121,6 @@ impl Default for Forward {
             threads: 2,
         }
     }
-}
-
-/// A single address is a network of its own.
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let read = |written: String| {
-        let alone = || written.parse::<IpAddr>().map(IpNet::from);
-        let network = written.parse::<IpNet>().or_else(|_| alone());
-        network.map_err(|_| {
-            serde::de::Error::custom(format!(
-                "`allow` holds \"{written}\", which is no address; write \"10.0.0.5\" or \"10.0.0.0/8\""
-            ))
-        })
-    };
-    let written = Vec::<String>::deserialize(deserializer)?;
-    written.into_iter().map(read).collect()
 }
 
 /// `[phone]`: how written numbers are read.
@@ -625,7 +615,7 @@ mod tests {
     #[test]
     fn keys_of_later_versions_are_noted_and_not_refused() {
         let config = parse(
-            "[fastagi]\nlisten = \"127.0.0.1:4574\"\n[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\n\
+            "[page]\nlisten = \"127.0.0.1:8079\"\n[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\n\
              url = \"https://demo.bitrix24.ru/rest/17/k0d3example/\"\nhook_secret = \"s\"\n\
              application_token = \"t\"\nclient_id = \"i\"\nclient_secret = \"c\"\n\
              [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",

@@ -29,6 +29,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod dialplan;
 pub mod fault;
 pub mod hooks;
 pub mod http_server;

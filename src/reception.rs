@@ -63,6 +63,14 @@ impl Reception {
     /// Takes what became of a number that was rung.
     pub fn ended(&self, outcome: &Outcome) {
         let now = (self.clock)();
+        tracing::debug!(
+            call_id = outcome.call_id,
+            number = outcome.number,
+            status = outcome.status.as_str(),
+            rang_seconds = outcome.rang_seconds,
+            talked_seconds = outcome.talked_seconds,
+            "ended"
+        );
         for watcher in &self.watchers {
             watcher.ended(outcome, now);
         }
@@ -121,6 +129,14 @@ impl Reception {
 fn log(call: &IncomingCall, decision: &Decision, took: Duration) {
     if !tracing::enabled!(tracing::Level::INFO) {
         return;
+    }
+    if let (Some(number), Some(status)) = (call.tried.last(), call.status) {
+        tracing::debug!(
+            call_id = call.call_id.as_deref().unwrap_or("-"),
+            number,
+            status = status.as_str(),
+            "not taken"
+        );
     }
     let caller = decision
         .caller

@@ -1,5 +1,6 @@
 //! Opens everything, supervises it, stops it: the one place where the parts meet.
 
+mod fastagi;
 mod pbx;
 
 use std::fmt::Write as _;
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The address for notices cannot be listened on.
     #[error("cannot listen on {0} (`hooks.listen`)")]
     ListenForHooks(SocketAddr, #[source] std::io::Error),
+    /// The address for FastAGI cannot be listened on.
+    #[error("cannot listen on {0} (`fastagi.listen`); change it, or switch it off with \"\"")]
+    ListenForFastAgi(SocketAddr, #[source] std::io::Error),
     /// A `[[crm]]` table cannot be used.
     #[error("crm `{name}`")]
     Crm {
@@ -184,6 +188,7 @@ impl Daemon {
         let address = listener
             .local_addr()
             .map_err(refused("read the port's address"))?;
+        let fastagi = fastagi::listen(&config.fastagi)?;
         let directory = open_directory(config)?;
         for source in &sources {
             source
@@ -234,7 +239,8 @@ impl Daemon {
             let stop = stop.clone();
             tasks.spawn(supervise(mirror, stop));
         }
-        let threads = answer_on_threads(&listener, &web, config.forward.threads, &stop)?;
+        let mut threads = answer_on_threads(&listener, &web, config.forward.threads, &stop)?;
+        threads.extend(fastagi::answer(fastagi, &config.fastagi, &web, &stop)?);
         Ok(Self {
             address,
             stop,

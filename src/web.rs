@@ -1,4 +1,4 @@
-//! What the HTTP port serves: `/forward` and `/name` by the shortest way, all else through axum.
+//! What the HTTP port serves: `/forward`, `/ended` and `/name` by the shortest way, all else through axum.
 //!
 //! A caller waits behind `/forward`, so whatever happens there is answered 200, with an empty body
 //! for the standard route. No framework stands between the connection and the router.
@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 use tower_service::Service;
 
 use crate::caller_name;
-use crate::pbx::forward;
+use crate::pbx::{ended, forward};
 use crate::reception::Reception;
 
 /// Everything that answering needs; one for the whole process.
@@ -31,7 +31,7 @@ pub struct Web {
     pub api: axum::Router,
 }
 
-/// Who may ask `/forward`, `/name`, `/metrics` and the API.
+/// Who may ask `/forward`, `/ended`, `/name`, `/metrics` and the API.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// `forward.allow`.
@@ -81,13 +81,19 @@ impl Web {
         let query = request.uri().query().unwrap_or_default();
         let may_ask = || self.access.permits(peer.ip(), request.headers(), query);
         match path {
-            "forward" if !is_question(request.method()) => text(String::new()),
-            "forward" | "name" if !may_ask() => {
+            "forward" | "ended" if !is_question(request.method()) => text(String::new()),
+            "forward" | "name" | "ended" if !may_ask() => {
                 tracing::warn!(%peer, path, "asked by somebody who may not; see `forward.allow` and `forward.token`");
                 text(String::new())
             }
             "forward" => text(self.forward(query).await),
             "name" => text(self.name(query).await),
+            "ended" => {
+                if let Some(outcome) = ended::read_query(query) {
+                    self.reception.ended(&outcome);
+                }
+                text(String::new())
+            }
             "healthz" | "readyz" => through_axum(&self.api, request).await,
             // The secret in the address says who may.
             _ if path.starts_with("hooks/") => through_axum(&self.api, request).await,

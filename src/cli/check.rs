@@ -2,16 +2,15 @@
 
 mod ami;
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::{DONE, is_in_use};
 use crate::config::Config;
 use crate::crm::{Finding, Level};
+use crate::dialplan::reader::Dialplan;
 use crate::fault;
 use crate::serve;
 
@@ -58,8 +57,9 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
         };
         add(&format!("crm {}", table.name), found);
     }
-    add("asterisk", vec![check_asterisk().await]);
+    add("asterisk", vec![check_asterisk(config).await]);
     add("ami", ami::check(config).await);
+    add("dialplan", check_dialplan(config));
     let to_mend = findings
         .iter()
         .filter(|(_, finding)| !finding.mend.is_empty())
@@ -182,12 +182,9 @@ fn check_mirrors(state: &Value) -> Vec<Finding> {
     found
 }
 
-async fn check_asterisk() -> Finding {
-    let asked = Command::new("asterisk")
+async fn check_asterisk(config: &Config) -> Finding {
+    let asked = super::console::program(config)
         .args(["-rx", "core show function CURL"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .output();
     let output = match tokio::time::timeout(Duration::from_secs(5), asked).await {
         Err(_) => {
@@ -223,4 +220,40 @@ async fn check_asterisk() -> Finding {
         );
     }
     Finding::good("the function CURL is there")
+}
+
+/// What the dialplan on this machine does where callers are asked about.
+fn check_dialplan(config: &Config) -> Vec<Finding> {
+    let folder = &config.asterisk.folder;
+    // Without an Asterisk here there is nothing to say.
+    let Some(dialplan) = Dialplan::read(folder) else {
+        return Vec::new();
+    };
+    let asking = dialplan.asking();
+    if asking.is_empty() {
+        return vec![Finding::warning(
+            format!("nothing in {} asks pryamo", folder.display()),
+            "run `pryamo dialplan --install`",
+        )];
+    }
+    let dangers = dialplan.dangers(&config.asterisk.internal);
+    let contexts = asking.into_iter().collect::<Vec<_>>().join(", ");
+    if dangers.is_empty() {
+        return vec![Finding::good(format!("{contexts}: asks as it should"))];
+    }
+    let told = dangers.into_iter().map(|danger| {
+        let (file, line) = &danger.place;
+        let text = format!(
+            "{} line {line}, [{}]: {}",
+            file.display(),
+            danger.context,
+            danger.kind.text()
+        );
+        if danger.kind.is_grave() {
+            Finding::fault(text, danger.kind.mend())
+        } else {
+            Finding::warning(text, danger.kind.mend())
+        }
+    });
+    told.collect()
 }

@@ -19,6 +19,8 @@ const NO_KEYS: [&str; 2] = ["PRYAMO_CONFIG", "PRYAMO_LOG"];
 /// The tables of the file.
 const TABLES: &[&str] = &[
     "forward",
+    "fastagi",
+    "asterisk",
     "phone",
     "directory",
     "crm",
@@ -34,7 +36,7 @@ const TABLES: &[&str] = &[
     "log",
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
-const LATER_TABLES: &[&str] = &["fastagi", "page"];
+const LATER_TABLES: &[&str] = &["page"];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
@@ -101,6 +103,8 @@ impl Reader<'_> {
         let config = Config {
             data_dir,
             forward: self.section("forward", forward)?,
+            fastagi: self.take(&mut table, "fastagi")?,
+            asterisk: self.take(&mut table, "asterisk")?,
             phone: self.take(&mut table, "phone")?,
             directory_kind,
             directory,
@@ -159,6 +163,14 @@ impl Reader<'_> {
                 "`forward.listen = \"{}\"` can be reached from other machines: say who may ask, \
                  `forward.allow = [\"10.0.0.5\"]` or `forward.token`", forward.listen)));
         }
+        config
+            .fastagi
+            .check()
+            .map_err(|text| self.wrong("listen", text))?;
+        config
+            .asterisk
+            .check()
+            .map_err(|(key, text)| self.wrong(key, format!("[asterisk]: {text}")))?;
         if forward.threads == 0 || forward.threads > 64 {
             return Err(self.wrong("threads", "`forward.threads` must be 1 to 64".to_owned()));
         }

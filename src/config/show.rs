@@ -4,10 +4,11 @@ use super::{Config, CrmTable, SECRETS};
 use crate::caller_name;
 use crate::chain;
 use crate::crm;
+use crate::dialplan;
 use crate::directory;
 use crate::hooks;
 use crate::hours;
-use crate::pbx::{ami, talks};
+use crate::pbx::{ami, fastagi, talks};
 use crate::rules;
 use crate::sync;
 
@@ -29,6 +30,8 @@ pub fn show(config: &Config) -> String {
         table.insert("token".to_owned(), STARS.into());
     }
     put_in("forward", forward);
+    put_in("fastagi", toml::Value::try_from(&config.fastagi).ok());
+    put_in("asterisk", toml::Value::try_from(&config.asterisk).ok());
     let mut phone = toml::Table::new();
     phone.insert("region".to_owned(), config.phone.region.to_string().into());
     let dids: toml::Table = config
@@ -150,6 +153,10 @@ pub fn example() -> String {
     text.push_str(sync::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(hooks::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(fastagi::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(dialplan::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(EXAMPLE_LOG);
     text

@@ -27,9 +27,14 @@ const LONGEST_VALUE: usize = 512;
 /// smuggles in through their number stands between them. A leading space in `phone` is a plus that
 /// a form decoder has eaten; a plus is never a space here.
 pub fn read_query(query: &str) -> IncomingCall {
+    read_pairs(query.split('&'))
+}
+
+/// Reads parameters that are parted already, each `key=value`.
+pub(super) fn read_pairs<'a>(pairs: impl Iterator<Item = &'a str>) -> IncomingCall {
     let mut call = IncomingCall::default();
     let mut has_phone = false;
-    for pair in query.split('&') {
+    for pair in pairs {
         let (key, raw) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
             "phone" if !has_phone => {
@@ -57,7 +62,7 @@ fn read_tried(list: &str) -> Vec<String> {
     parts.take(MOST_TRIED).map(str::to_owned).collect()
 }
 
-fn decode(raw: &str) -> String {
+pub(super) fn decode(raw: &str) -> String {
     let mut text = percent_decode_str(raw).decode_utf8_lossy().into_owned();
     if text.len() > LONGEST_VALUE {
         let end = (0..=LONGEST_VALUE)

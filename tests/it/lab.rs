@@ -166,7 +166,7 @@ impl Lab {
         let root = self.variable("ROOT");
         let conf = self.etc().join("asterisk.conf");
         format!(
-            "/bin/sh {root}/exec usr/sbin/asterisk -C {}",
+            "/usr/bin/env PATH=/usr/bin:/bin {root}/exec usr/sbin/asterisk -C {}",
             conf.display()
         )
     }
