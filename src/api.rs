@@ -3,6 +3,8 @@
 //! `/api/v1/route`, `/healthz`, `/readyz`, `/metrics` are for everybody who may ask; what changes
 //! something or names employees wants the token that lies in `data_dir`, readable by the owner only.
 
+mod employees;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -337,19 +339,7 @@ async fn employees(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response 
     if !is_owner(&api, &headers) {
         return refuse_stranger();
     }
-    let listed: Vec<Value> = api
-        .directory
-        .roster()
-        .all()
-        .iter()
-        .map(|employee| {
-            let mut shown = json!(**employee);
-            if let (Value::Object(fields), Err(why)) = (&mut shown, &employee.extension) {
-                fields.insert("why_not".to_owned(), json!(why.to_string()));
-            }
-            shown
-        })
-        .collect();
+    let listed = employees::shown(&api.directory.roster(), (api.clock)());
     Json(listed).into_response()
 }
 

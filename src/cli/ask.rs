@@ -1,5 +1,7 @@
 //! Commands that ask the running daemon: explain, employees, sync, and import while it runs.
 
+mod employees;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -101,51 +103,7 @@ pub(super) async fn employees(config: &Config, json: bool) -> Result<u8> {
         println!("{}", serde_json::to_string_pretty(&employees)?);
         return Ok(DONE);
     }
-    let field = |employee: &Value, key: &str| {
-        employee
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let mut by_extension: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-    for employee in &employees {
-        let is_active = employee
-            .get("active")
-            .and_then(Value::as_bool)
-            .unwrap_or_default();
-        let note = match (is_active, field(employee, "why_not")) {
-            (false, _) => "dismissed".to_owned(),
-            (true, why) => why,
-        };
-        let extension = field(employee, "extension");
-        println!(
-            "{:<12} {:<8} {:<32} {:<8} {note}",
-            field(employee, "crm"),
-            if extension.is_empty() {
-                "-"
-            } else {
-                &extension
-            },
-            field(employee, "name"),
-            field(employee, "id"),
-        );
-        if is_active && !extension.is_empty() {
-            by_extension
-                .entry((field(employee, "crm"), extension))
-                .or_default()
-                .push(field(employee, "name"));
-        }
-    }
-    for ((crm, extension), names) in by_extension.iter().filter(|(_, names)| names.len() > 1) {
-        println!(
-            "{crm}: extension {extension} belongs to {}",
-            names.join(" and ")
-        );
-    }
-    if employees.is_empty() {
-        println!("no employees yet; `pryamo check` tells why");
-    }
+    employees::print(&employees);
     Ok(DONE)
 }
 

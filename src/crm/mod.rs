@@ -9,6 +9,7 @@ pub mod bitrix24;
 pub mod budget;
 pub mod csv_file;
 mod oauth;
+mod optional;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -127,6 +127,7 @@ fn world() -> World {
         extension: extension.map(str::to_owned),
         mobile: None,
         email: format!("user{id}@example.com"),
+        ..User::default()
     };
     let employee = |extension: &str| match extension {
         "101" => ANNA,

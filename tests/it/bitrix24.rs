@@ -5,6 +5,7 @@ mod changes;
 mod documentation;
 mod events;
 mod hooks;
+mod people;
 mod portal;
 mod recorded;
 mod tokens;
@@ -28,12 +29,21 @@ fn connect(url: &str, settings: &str) -> Arc<dyn Crm> {
     connect_in(Path::new("/nonexistent/bitrix24"), url, settings)
 }
 
+/// The connector that mirrors these fields of the cards too.
+fn connect_for(fields: &[&str], url: &str) -> Arc<dyn Crm> {
+    open(Path::new("/nonexistent/bitrix24"), fields, url, "")
+}
+
 /// The connector that keeps what must survive in this folder.
 fn connect_in(folder: &Path, url: &str, settings: &str) -> Arc<dyn Crm> {
+    open(folder, &[], url, settings)
+}
+
+fn open(folder: &Path, fields: &[&str], url: &str, settings: &str) -> Arc<dyn Crm> {
     let common = Common {
         name: CrmName::new("sales"),
         wanted: EntityKind::ALL.to_vec(),
-        fields: Vec::new(),
+        fields: fields.iter().map(ToString::to_string).collect(),
         share: 0.8,
         asked_lately: false,
         state_dir: folder.to_owned(),
@@ -121,6 +131,7 @@ fn user(id: u64) -> User {
         extension: (id != 3).then(|| format!("10{id}")),
         mobile: Some(format!("+7 901 000-00-0{id}")),
         email: format!("user{id}@example.com"),
+        ..User::default()
     }
 }
 

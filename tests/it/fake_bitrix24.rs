@@ -9,6 +9,7 @@ pub mod installed;
 pub mod limits;
 pub mod methods;
 pub mod php;
+pub mod staff;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub struct Options {
     pub page_ms: f64,
     /// How long a search by phone takes, milliseconds at speed 1.
     pub find_ms: f64,
+    /// How long a question for a working-day clock takes, milliseconds at speed 1.
+    pub clock_ms: f64,
     /// Requests a second that the bucket leaks, at speed 1.
     pub per_second: f64,
     /// Requests that the bucket holds.
@@ -86,6 +89,7 @@ impl Default for Options {
             speed: 1.0,
             page_ms: 0.0,
             find_ms: 0.0,
+            clock_ms: 0.0,
             per_second: 2.0,
             burst: 50.0,
             operating_seconds: 480.0,
@@ -101,6 +105,17 @@ impl Default for Options {
             access_life_seconds: 3600.0,
             rotation: Rotation::Strict,
             has_reservation: true,
+        }
+    }
+}
+
+impl Options {
+    /// How long a method that is no list takes, milliseconds at speed 1.
+    fn work_ms(&self, method: &str) -> f64 {
+        match method {
+            "crm.duplicate.findbycomm" => self.find_ms,
+            "timeman.status" => self.clock_ms,
+            _ => 0.0,
         }
     }
 }
@@ -128,6 +143,8 @@ pub enum Mood {
     OperationLimit(u64),
     /// The webhook was deleted.
     Revoked,
+    /// This method ends in an error of the portal's own.
+    Fails(&'static str),
     /// The webhook lost this scope.
     ScopeMissing(&'static str),
     /// The n-th page of a list from now on, counted from 1, has a row without an `ID`.
@@ -620,6 +637,10 @@ impl Running {
             let text = "The request requires higher privileges than provided by the access token";
             return Err(Fault::new(403, "insufficient_scope", text));
         }
+        if matches!(mood, Mood::Fails(ill) if ill == method) {
+            let text = "Internal server error";
+            return Err(Fault::new(500, "INTERNAL_SERVER_ERROR", text));
+        }
         if matches!(mood, Mood::OperationLimit(_)) {
             return Err(operation_limit());
         }
@@ -667,8 +688,9 @@ impl Running {
             }
             self.meter().add(method, seconds);
         }
-        if method == "crm.duplicate.findbycomm" && self.options.find_ms > 0.0 {
-            let seconds = self.options.find_ms / 1000.0 / self.options.speed;
+        let work_ms = self.options.work_ms(method);
+        if work_ms > 0.0 {
+            let seconds = work_ms / 1000.0 / self.options.speed;
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             self.meter().add(method, seconds);
         }

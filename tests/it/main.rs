@@ -40,6 +40,7 @@ mod life;
 mod messy;
 mod office;
 mod outage;
+mod people;
 mod phones;
 mod promises;
 mod resync;

@@ -356,6 +356,7 @@ impl Maker {
                 extension,
                 mobile: Some(format!("+{mobile}")),
                 email: format!("user{index}@example.com"),
+                ..User::default()
             });
         }
         own_phones
@@ -890,7 +891,7 @@ fn who_cannot_be_rung_is_passed_over() {
         contacts: vec![entry(1, 2, 9, Stage::Open), entry(2, 3, 8, Stage::Open)],
         companies: vec![entry(4, 1, 5, Stage::Open), entry(5, 1, 5, Stage::Open)],
         leads: vec![entry(1, 1, 7, Stage::Junk)],
-        deals: Vec::new(),
+        ..World::default()
     };
     let (contact, company, lead) = (EntityKind::Contact, EntityKind::Company, EntityKind::Lead);
     let holders = [

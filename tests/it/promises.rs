@@ -18,6 +18,7 @@ fn world() -> SharedWorld {
         extension: Some("101".to_owned()),
         mobile: Some("+7 903 000-00-09".to_owned()),
         email: "anna@example.com".to_owned(),
+        ..User::default()
     };
     World {
         users: vec![anna],

@@ -3,6 +3,9 @@
 
 use std::sync::{Arc, RwLock};
 
+use jiff::civil::DateTime;
+use serde_json::Value;
+
 /// Everything that a fake CRM serves. Shared, so that a test can change it while the fake runs.
 pub type SharedWorld = Arc<RwLock<World>>;
 
@@ -10,6 +13,8 @@ pub type SharedWorld = Arc<RwLock<World>>;
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub users: Vec<User>,
+    /// Groups, to amoCRM. A CRM of a world without any has one of its own, without a head.
+    pub departments: Vec<Department>,
     pub contacts: Vec<Entry>,
     pub companies: Vec<Entry>,
     pub leads: Vec<Entry>,
@@ -27,6 +32,32 @@ pub struct User {
     pub extension: Option<String>,
     pub mobile: Option<String>,
     pub email: String,
+    /// Departments' identifiers; the CRM's own one when empty.
+    pub departments: Vec<u64>,
+    /// What stands in the calendar.
+    pub calendar: Vec<Appointment>,
+    /// The working-day clock in the CRM's word; "CLOSED" unless given.
+    pub workday: Option<&'static str>,
+}
+
+/// A department.
+#[derive(Debug, Clone, Default)]
+pub struct Department {
+    pub id: u64,
+    pub name: String,
+    pub parent: Option<u64>,
+    pub head: Option<u64>,
+}
+
+/// An entry of a calendar, by the clock of the office.
+#[derive(Debug, Clone, Default)]
+pub struct Appointment {
+    pub name: String,
+    pub from: DateTime,
+    pub to: DateTime,
+    pub whole_days: bool,
+    /// What it says of the person, in the CRM's word: "absent", "busy".
+    pub means: &'static str,
 }
 
 /// A contact, company, lead or deal.
@@ -45,6 +76,9 @@ pub struct Entry {
     pub company: Option<u64>,
     /// A deal's contacts, the main one first.
     pub contacts: Vec<u64>,
+    pub tags: Vec<String>,
+    /// More fields, as the CRM writes them.
+    pub more: Vec<(&'static str, Value)>,
 }
 
 /// Where a lead or deal stands.

@@ -13,6 +13,7 @@ use super::{Amocrm, Query, body, method_of, too_heavy};
 use crate::crm::budget::Lane;
 use crate::crm::{CrmError, HookError};
 use crate::fault;
+use crate::record::Department;
 
 pub(super) const ACCOUNT: &str = "/api/v4/account";
 /// The hosts on which the first word is the account's name.
@@ -118,6 +119,18 @@ pub(super) async fn look(crm: &Amocrm) -> Result<(), CrmError> {
     Ok(())
 }
 
+/// The groups of users by their names; on the way it is learnt which account this is.
+pub(super) async fn groups(crm: &Amocrm) -> Result<Vec<Department>, CrmError> {
+    let query = vec![("with", "users_groups".to_owned())];
+    let answer = crm.ask_once(Lane::Change, ACCOUNT, &query).await?;
+    if answer.status == StatusCode::GATEWAY_TIMEOUT {
+        return Err(too_heavy(ACCOUNT));
+    }
+    let account: Account = body(&method_of(ACCOUNT), &answer)?;
+    crm.account.learn(&account);
+    Ok(account.groups())
+}
+
 /// For those who can do without.
 pub(super) fn pass_over(error: &CrmError) {
     let fault = fault::told(error);
@@ -159,11 +172,7 @@ mod tests {
         for (url, is_known, claim, is_let_in) in cases {
             let identity = Identity::behind(&Url::parse(url).unwrap());
             if is_known {
-                identity.learn(&Account {
-                    id: 100,
-                    subdomain: "demo".to_owned(),
-                    is_api_filter_enabled: None,
-                });
+                identity.learn(&Account::named(100, "demo"));
             }
             let outcome = identity.recognise(&claim);
             assert_eq!(outcome.is_ok(), is_let_in, "{url} {is_known} {claim:?}");

@@ -164,11 +164,7 @@ mod tests {
 
     #[test]
     fn a_renamed_account_is_noticed_and_a_proxys_address_is_not_compared() {
-        let account = Account {
-            id: 100,
-            subdomain: "demo".to_owned(),
-            is_api_filter_enabled: None,
-        };
+        let account = Account::named(100, "demo");
         let cases = [
             ("https://demo.amocrm.ru", Level::Good),
             ("https://demo.kommo.com", Level::Good),

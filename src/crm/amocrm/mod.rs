@@ -45,9 +45,12 @@ use self::token::Tokens;
 use self::webhooks::Watch;
 use self::wire::{List, Row, User};
 use super::budget::Lane;
+use super::optional::{Part, Weight};
 use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Since};
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, EntityId, EntityKind, Event, Notice, Staff};
+use crate::record::{
+    Card, CrmName, Department, Employee, EntityId, EntityKind, Event, Notice, Staff,
+};
 
 /// amoCRM and Kommo.
 pub const KIND: Kind = Kind {
@@ -72,6 +75,8 @@ struct Amocrm {
     fields: Vec<String>,
     account: Identity,
     watch: Watch,
+    /// The groups of users, told with the account.
+    groups: Part<Vec<Department>>,
     /// Filters are ignored, silently.
     no_filters: Lack,
     /// The list of events may not be read, or makes no sense.
@@ -109,6 +114,7 @@ impl Amocrm {
             fields,
             account,
             watch: Watch::default(),
+            groups: Part::new("groups of users", Weight::Wanted),
             no_filters: Lack::default(),
             no_events: Lack::default(),
             no_deleted: Lack::default(),
@@ -243,10 +249,12 @@ impl Crm for Amocrm {
             // Every account has its administrator: no users is a fault, not a fact.
             return Err(shape(&method_of(USERS), "a list without any user"));
         }
-        if let Err(error) = account::look(self).await {
-            account::pass_over(&error);
-        }
-        Ok(employees.into())
+        let groups = account::groups(self).await;
+        let groups = self.groups.settle(&self.name, groups)?;
+        Ok(Staff {
+            departments: with_unnamed(groups, &employees),
+            employees,
+        })
     }
 
     fn walk(
@@ -287,6 +295,21 @@ impl Crm for Amocrm {
     async fn check(&self) -> Vec<Finding> {
         check::findings(self).await
     }
+}
+
+/// The groups, and those of users that the account does not name: a head may be set for each.
+fn with_unnamed(mut groups: Vec<Department>, employees: &[Employee]) -> Vec<Department> {
+    for id in employees.iter().flat_map(|one| &one.departments) {
+        if groups.iter().all(|group| group.id != *id) {
+            groups.push(Department {
+                id: id.clone(),
+                name: String::new(),
+                parent: None,
+                head: None,
+            });
+        }
+    }
+    groups
 }
 
 const USERS: &str = "/api/v4/users";

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use jiff::Timestamp;
 
-use crate::record::{Card, Employee, EmployeeId, EntityId, EntityKind, Stage};
+use crate::record::{Card, Department, Employee, EmployeeId, EntityId, EntityKind, Stage};
 
 /// The one standard phone field; names and numbers of fields differ per account and language.
 const PHONE_CODE: &str = "PHONE";
@@ -329,6 +329,49 @@ pub(super) struct Account {
     /// Only told when asked for by `with`.
     #[serde(default)]
     pub(super) is_api_filter_enabled: Option<bool>,
+    #[serde(rename = "_embedded", default)]
+    embedded: Option<Told>,
+}
+
+/// What an account tells only when asked for by `with`.
+#[derive(Deserialize, Default)]
+struct Told {
+    #[serde(default)]
+    users_groups: Option<Vec<Group>>,
+}
+
+/// A group of users: a department, without a head and without one above it.
+#[derive(Deserialize)]
+struct Group {
+    id: u64,
+    #[serde(default)]
+    name: Option<String>,
+}
+
+impl Account {
+    /// The account as it names itself, and nothing more.
+    #[cfg(test)]
+    pub(super) fn named(id: u64, subdomain: &str) -> Self {
+        Self {
+            id,
+            subdomain: subdomain.to_owned(),
+            is_api_filter_enabled: None,
+            embedded: None,
+        }
+    }
+
+    /// The groups of users, where they were asked for.
+    pub(super) fn groups(&self) -> Vec<Department> {
+        let told = self.embedded.as_ref();
+        let groups = told.and_then(|told| told.users_groups.as_ref());
+        let department = |group: &Group| Department {
+            id: group.id.to_string(),
+            name: group.name.clone().unwrap_or_default(),
+            parent: None,
+            head: None,
+        };
+        groups.into_iter().flatten().map(department).collect()
+    }
 }
 
 /// A new pair of tokens.

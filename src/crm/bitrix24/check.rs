@@ -5,6 +5,7 @@ use super::super::{CrmError, Finding};
 use super::access::By;
 use super::application::Application;
 use super::client::{AfterFault, Client, Command};
+use super::employees::Wishes;
 use super::events::Queue;
 use super::wire;
 use crate::fault;
@@ -15,6 +16,7 @@ pub(super) struct Checked<'a> {
     pub(super) client: &'a Client,
     pub(super) name: &'a CrmName,
     pub(super) kinds: &'a [EntityKind],
+    pub(super) wishes: &'a Wishes,
     pub(super) application: Option<(&'a Application, &'a Queue)>,
     /// Whether the configuration says what proves a notice.
     pub(super) proves_notices: bool,
@@ -134,6 +136,7 @@ impl Checked<'_> {
             None => Finding::good("the portal answers"),
         }];
         findings.extend(self.judge_scopes(answers));
+        findings.extend(self.judge_optional_scopes(answers));
         if answers.administrator == Some(false) {
             findings.push(Finding::warning(
                 format!("the {noun}'s owner is no administrator and may see fewer cards"),
@@ -176,6 +179,37 @@ impl Checked<'_> {
                 self.mend(&format!("tick the right `user_basic` in the {noun}")),
             )
         })
+    }
+
+    /// What employees lack for want of a right, and go on without.
+    fn judge_optional_scopes(&self, answers: &Answers) -> Vec<Finding> {
+        let noun = self.client.by().noun();
+        let Some(scopes) = &answers.scopes else {
+            return Vec::new();
+        };
+        let parts = [
+            (true, "department", "departments and their heads"),
+            (self.wishes.absences == Some(true), "calendar", "absences"),
+            (self.wishes.workday, "timeman", "working days"),
+        ];
+        let lacks = |scope: &str| !scopes.iter().any(|has| has == scope);
+        let missing = parts
+            .into_iter()
+            .filter(|(is_wanted, scope, _)| *is_wanted && lacks(scope));
+        let mut findings: Vec<Finding> = missing
+            .map(|(_, scope, what)| {
+                Finding::warning(
+                    format!("the {noun} may not read {what}"),
+                    self.mend(&format!("tick the right `{scope}` in the {noun}")),
+                )
+            })
+            .collect();
+        if self.wishes.absences.is_none() && lacks("calendar") {
+            findings.push(Finding::good(format!(
+                "absences are not read: the {noun} has no right `calendar`"
+            )));
+        }
+        findings
     }
 
     fn fault(&self, error: &CrmError) -> Finding {

@@ -188,6 +188,12 @@ impl Client {
         attempt().await
     }
 
+    /// How long a background request with so many calls of `method` would have to wait for its
+    /// working time.
+    pub(super) fn rest_of(&self, lane: Lane, method: &str, calls: usize) -> Duration {
+        self.ledger.wait(lane, method, calls)
+    }
+
     /// Waits until the method's working time allows so many calls more.
     async fn stand_in_line(&self, lane: Lane, method: &str, calls: usize) {
         loop {

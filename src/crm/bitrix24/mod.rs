@@ -6,9 +6,11 @@
 
 mod access;
 mod application;
+mod availability;
 mod changes;
 mod check;
 mod client;
+mod employees;
 mod events;
 mod hook;
 mod lookup;
@@ -24,15 +26,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use secrecy::SecretString;
-use serde_json::json;
 
 use self::application::Application;
 use self::check::Checked;
-use self::client::{Client, shape};
+use self::client::Client;
+use self::employees::People;
 use self::events::Queue;
 use self::hook::Form;
 use self::walk::{Ceiling, Listing};
-use super::budget::Lane;
 use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Receipt, Since};
 use crate::phone::E164;
 use crate::record::{Card, CrmName, EntityId, EntityKind, Notice, Staff};
@@ -44,9 +45,6 @@ pub const KIND: Kind = Kind {
     open: settings::open,
 };
 
-/// The most users that are read; a portal that tells of more repeats itself.
-const EMPLOYEES_LIMIT: usize = 100_000;
-
 /// A portal.
 struct Bitrix24 {
     name: CrmName,
@@ -57,6 +55,7 @@ struct Bitrix24 {
     /// The way to cards and employees.
     client: Arc<Client>,
     ceiling: Ceiling,
+    people: People,
     application: Option<Arc<Application>>,
     /// The events that the portal keeps for the application.
     queue: Option<Queue>,
@@ -73,40 +72,7 @@ impl Crm for Bitrix24 {
     }
 
     async fn employees(&self) -> Result<Staff, CrmError> {
-        const METHOD: &str = "user.get";
-        let mut employees = Vec::new();
-        let mut start = 0;
-        loop {
-            let body = json!({
-                "sort": "ID",
-                "order": "ASC",
-                "select": ["ID", "NAME", "LAST_NAME", "ACTIVE", "UF_PHONE_INNER", "EMAIL",
-                           "PERSONAL_MOBILE", "WORK_PHONE", "UF_DEPARTMENT"],
-                "start": start,
-            });
-            let reply = self
-                .client
-                .patiently(|| self.client.call(Lane::Change, METHOD, &body))
-                .await?;
-            let rows = wire::items(&reply.result).ok_or_else(|| shape(METHOD, "no list"))?;
-            for row in rows {
-                employees.push(wire::employee(row).map_err(|fault| shape(METHOD, fault))?);
-            }
-            match reply.next {
-                Some(next) if next <= start || employees.len() > EMPLOYEES_LIMIT => {
-                    return Err(shape(METHOD, "its pages do not end"));
-                }
-                Some(next) => start = next,
-                None => break,
-            }
-        }
-        if employees.is_empty() {
-            return Err(shape(
-                METHOD,
-                "nobody at all; has the webhook or application lost its rights?",
-            ));
-        }
-        Ok(employees.into())
+        self.people.read(&self.client, &self.name).await
     }
 
     fn walk(
@@ -174,6 +140,7 @@ impl Crm for Bitrix24 {
             client: &self.client,
             name: &self.name,
             kinds: &self.kinds,
+            wishes: &self.people.wishes,
             application: self.application.as_deref().zip(self.queue.as_ref()),
             proves_notices: self.application_token.is_some(),
         };

@@ -259,12 +259,13 @@ fn rights_mend(code: &str, method: &str, by: By) -> Option<String> {
 
 /// The scope that a method needs, as the webhook's form calls it.
 fn scope_of(method: &str) -> Option<&'static str> {
-    if method.starts_with("crm.") {
-        Some("crm")
-    } else if method.starts_with("user.") {
-        Some("user_basic")
-    } else {
-        None
+    match method.split('.').next()? {
+        "crm" => Some("crm"),
+        "user" => Some("user_basic"),
+        "department" => Some("department"),
+        "calendar" => Some("calendar"),
+        "timeman" => Some("timeman"),
+        _ => None,
     }
 }
 

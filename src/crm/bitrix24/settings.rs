@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::Bitrix24;
 use super::access::{Access, Base};
 use super::application::{Application, OAUTH_URL, Registration};
+use super::availability::Accessibility;
 use super::client::{BATCH_LIMIT, Client};
+use super::employees::{People, Wishes};
 use super::events::Queue;
 use super::operating::Ledger;
 use super::walk::Ceiling;
@@ -23,15 +25,15 @@ name = "sales"
 kind = "bitrix24"
 # An incoming webhook's address; it is a secret, and may stand in a file instead (`url_file`). Made
 # in the portal under "Developer resources" - "Other" - "Incoming webhook" by somebody who may read
-# all cards, with the rights crm and user_basic. http:// is taken with a warning.
+# all cards, with the rights crm, user_basic, department (the heads of departments) and calendar (who is
+# away). http:// is taken with a warning.
 url = "https://demo.bitrix24.ru/rest/17/k0d3example/"
 # What an outgoing webhook sends to pryamo's hook as `auth[application_token]`; with it, a notice that
 # lacks it is refused. An application brings its own when it is installed.
 # application_token = "t0ken"
 # An application of the portal ("Developer resources" - "Other" - "Local application", script only, its
 # installation address being that of pryamo's hook): changes are then fetched from the portal's queue
-# of events as they happen. An administrator installs it, with the rights crm and user_basic. Cards are
-# read through the webhook, or, when `url` is the portal's alone (https://demo.bitrix24.ru/), through
+# of events as they happen. An administrator installs it, with the same rights. Cards are read through the webhook, or, when `url` is the portal's alone (https://demo.bitrix24.ru/), through
 # the application too. The tokens are kept in `data_dir`.
 # client_id = "local.6713a5e2000000.00000000"
 # client_secret = "..."             # an earlier token may begin: refresh_token = "..."
@@ -41,6 +43,15 @@ url = "https://demo.bitrix24.ru/rest/17/k0d3example/"
 # ca_file = "ca.pem"
 # Pages of 50 cards that one request asks for, 1 to 50.
 # batch_pages = 50
+# Who is away by the calendars, today and the next two days. Left out, it is read where the right
+# `calendar` is given; true: `check` warns when the right is missing; false: never.
+# absences = true
+# What in a calendar means away: "absent", "busy" (meetings too), "quest" (not sure).
+# absent_when = ["absent"]
+# The working-day clock of everybody with an extension, with the right `timeman`. For firms where all use
+# it: who has not begun the day counts as closed. Like all of the employees it is as fresh as
+# `sync.employees_every_seconds`; each user costs a third of a second of the portal's time.
+# workday = false
 # What the portal's plan allows: requests a second, requests at once, and the seconds that a method
 # may work for us within ten minutes. With the Enterprise plan 5.0, 250.0 and 480.0.
 # limits = { requests_per_second = 2.0, burst = 50.0, operating_seconds = 480.0 }
@@ -70,6 +81,14 @@ struct Settings {
     application_token: Option<SecretString>,
     /// A PEM file of an own certificate authority; the system's alone when left out.
     ca_file: Option<PathBuf>,
+    /// Whether absences are read; where the right to is given when left out.
+    absences: Option<bool>,
+    /// What in a calendar means that somebody is away; `absent` alone when left out.
+    #[serde(default = "default_absent_when")]
+    absent_when: Vec<Accessibility>,
+    /// Whether the working-day clock is read; not when left out.
+    #[serde(default)]
+    workday: bool,
     /// What the portal's plan allows.
     #[serde(default)]
     limits: PlanLimits,
@@ -98,6 +117,10 @@ impl Default for PlanLimits {
             operating_seconds: 480.0,
         }
     }
+}
+
+fn default_absent_when() -> Vec<Accessibility> {
+    vec![Accessibility::Absent]
 }
 
 fn default_batch_pages() -> usize {
@@ -185,6 +208,11 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
         host: address.url.host_str().unwrap_or_default().to_owned(),
         client: reader,
         ceiling: Ceiling::new(settings.batch_pages),
+        people: People::new(Wishes {
+            absences: settings.absences,
+            absent_when: settings.absent_when,
+            workday: settings.workday,
+        }),
         application,
         queue,
         application_token: settings.application_token,
@@ -196,6 +224,9 @@ impl Settings {
     fn check(&self) -> Result<(), String> {
         if !(1..=BATCH_LIMIT).contains(&self.batch_pages) {
             return Err(format!("`crm.batch_pages` must be 1 to {BATCH_LIMIT}"));
+        }
+        if self.absent_when.is_empty() {
+            return Err("`crm.absent_when` is empty; `absences = false` reads none".to_owned());
         }
         let limits = [
             ("requests_per_second", self.limits.requests_per_second),
@@ -361,6 +392,9 @@ mod tests {
             "limits = { operating_seconds = nan }",
             "limits = { operating = 1 }",
             "uri = 'x'",
+            "absent_when = []",
+            "absent_when = ['free']",
+            "workday = 'yes'",
         ] {
             let settings = format!("url = '{ADDRESS}'\n{wrong}");
             let text = open_with(&settings).err().unwrap().to_string();
@@ -386,11 +420,13 @@ mod tests {
             table.remove(common);
         }
         // `refresh_token` stands in place of an installation, behind a comment sign.
-        assert_eq!(table.len(), 8, "every option is there");
+        assert_eq!(table.len(), 11, "every option is there");
         let settings: Settings = table.try_into().unwrap();
         assert_eq!(settings.oauth_url.as_deref(), Some(OAUTH_URL));
         assert_eq!(settings.limits, PlanLimits::default());
         assert_eq!(settings.batch_pages, default_batch_pages());
+        assert_eq!(settings.absent_when, default_absent_when());
+        assert!(!settings.workday);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //!
 //! Faults are told as text; who asked knows the method.
 
-use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 
-use crate::record::{Card, Employee, EmployeeId, EntityId, EntityKind, Stage};
+use crate::record::{Card, Department, Employee, EmployeeId, EntityId, EntityKind, Stage};
 
 /// What a method is called and answers for one kind of card.
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +164,14 @@ pub(super) fn server_time(time: &Value) -> Option<Timestamp> {
     })
 }
 
+/// The same with the portal's offset, by which it writes the times of calendars.
+pub(super) fn local_time(time: &Value) -> Option<Zoned> {
+    let written = time.get("date_start")?.as_str()?.trim();
+    let offset = Pieces::parse(written).ok()?.to_numeric_offset()?;
+    let moment: Timestamp = written.parse().ok()?;
+    Some(moment.to_zoned(TimeZone::fixed(offset)))
+}
+
 /// The portal's clock when it had answered.
 pub(super) fn finish_time(time: &Value) -> Option<Timestamp> {
     let seconds = time.get("finish").and_then(number)?;
@@ -279,13 +289,32 @@ fn phones(row: &Value) -> Result<Vec<String>, String> {
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::Bool(truth) => Some(if *truth { "Y" } else { "N" }.to_owned()),
-        Value::Array(list) => {
-            let parts: Vec<String> = list.iter().filter_map(plain).collect();
-            (!parts.is_empty()).then(|| parts.join(", "))
-        }
-        Value::Object(map) => map.get("VALUE").and_then(text),
+        Value::Array(list) => joined_values(list.iter()),
+        Value::Object(map) if map.contains_key("VALUE") => map.get("VALUE").and_then(text),
+        // A list with gaps in its keys.
+        Value::Object(map) => joined_values(map.values()),
         other => text(other),
     }
+}
+
+fn joined_values<'a>(values: impl Iterator<Item = &'a Value>) -> Option<String> {
+    let parts: Vec<String> = values.filter_map(plain).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Reads a row of `department.get`.
+pub(super) fn department(row: &Value) -> Result<Department, String> {
+    let id = row
+        .get("ID")
+        .and_then(positive)
+        .ok_or("a department has no readable `ID`")?;
+    let link = |key| link(row, key).map_err(|fault| format!("department {id}: {fault}"));
+    Ok(Department {
+        id: id.to_string(),
+        name: joined(row, &["NAME"]),
+        parent: link("PARENT")?.map(|parent| parent.to_string()),
+        head: link("UF_HEAD")?.map(|head| EmployeeId::new(&head.to_string())),
+    })
 }
 
 /// Reads a row of `user.get`.

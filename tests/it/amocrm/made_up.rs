@@ -9,6 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use pryamo::crm::amocrm::KIND;
 use pryamo::crm::{Common, Level};
+use pryamo::phone::E164;
 use pryamo::record::EntityKind;
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
     ids, told, walk, world,
 };
 use crate::fake_amocrm::{FakeAmocrm, Mood, Options, Search};
+use crate::world::Department;
 
 #[tokio::test]
 async fn a_full_walk_brings_every_card_once_and_in_order() {
@@ -352,13 +354,76 @@ async fn check_finds_what_is_to_mend() {
 
 #[tokio::test]
 async fn tags_and_fields_are_asked_for_by_code_or_id() {
-    let fake = FakeAmocrm::start(world(1), Options::default());
+    let shared = world(1);
+    {
+        let mut world = shared.write().unwrap();
+        world.contacts[0].tags = vec!["опт".to_owned(), "VIP".to_owned()];
+        world.deals[0].tags = vec!["срочно".to_owned()];
+    }
+    let fake = FakeAmocrm::start(shared, Options::default());
     let crm = connect_with(
         &fake.table(),
         Path::new("/nonexistent"),
         &["9001", "NONE", "tags"],
     );
-    let pages = walk(&*crm, EntityKind::Contact).await.unwrap();
-    let fields: Vec<_> = cards(&pages)[0].fields.iter().collect();
-    assert_eq!(fields, [(&"9001".to_owned(), &"+79000000001".to_owned())]);
+    let walked = walk(&*crm, EntityKind::Contact).await.unwrap();
+    let changed = changes(&*crm, 0).await.unwrap();
+    let read = crm.read(EntityKind::Contact, &[1.into()]).await.unwrap();
+    let found = crm.find(E164::from_digits(CALLER).unwrap()).await.unwrap();
+    let found = found.iter().find(|card| card.kind == EntityKind::Contact);
+    let expected = [("9001", "+79000000001"), ("tags", "опт, VIP")];
+    for card in [
+        cards(&walked)[0],
+        cards(&changed)[0],
+        &read.cards[0],
+        found.unwrap(),
+    ] {
+        let fields = card.fields.iter();
+        let fields: Vec<(&str, &str)> = fields
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(fields, expected);
+    }
+    let deals = walk(&*crm, EntityKind::Deal).await.unwrap();
+    assert_eq!(cards(&deals)[0].fields["tags"], "срочно");
+    assert!(cards(&deals)[1].fields.is_empty());
+}
+
+#[tokio::test]
+async fn groups_are_departments_without_heads() {
+    let shared = world(1);
+    {
+        let mut world = shared.write().unwrap();
+        let group = |id, name: &str| Department {
+            id,
+            name: name.to_owned(),
+            ..Department::default()
+        };
+        world.departments = vec![group(3, "Опт"), group(8, "Розница")];
+        world.users[1].departments = vec![9];
+    }
+    let fake = FakeAmocrm::start(Arc::clone(&shared), Options::default());
+    let crm = connect(&fake.table(), Path::new("/nonexistent"));
+    let staff = crm.employees().await.unwrap();
+    let groups: Vec<(&str, &str)> = staff
+        .departments
+        .iter()
+        .map(|group| (group.id.as_str(), group.name.as_str()))
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            ("0", "Отдел продаж"),
+            ("3", "Опт"),
+            ("8", "Розница"),
+            ("9", "")
+        ]
+    );
+    assert!(
+        staff
+            .departments
+            .iter()
+            .all(|group| group.head.is_none() && group.parent.is_none())
+    );
+    assert_eq!(staff.employees[0].departments, ["3"]);
 }

@@ -121,8 +121,16 @@ async fn an_ignored_filter_is_made_up_for_by_the_order_and_told_when_that_is_ign
 
 #[tokio::test]
 async fn users_are_employees_without_extension() {
-    let replay = Replay::start(&["users"]).await;
-    let employees = replay.crm().employees().await.unwrap().employees;
+    let replay = Replay::start(&["users", "account_groups"]).await;
+    let staff = replay.crm().employees().await.unwrap();
+    let groups: Vec<(&str, &str)> = staff
+        .departments
+        .iter()
+        .map(|group| (group.id.as_str(), group.name.as_str()))
+        .collect();
+    assert_eq!(groups, [("0", "Отдел продаж"), ("3", "Опт")]);
+    assert!(replay.seen.lock().unwrap()[1].contains("with=users_groups"));
+    let employees = staff.employees;
     let anna = &employees[0];
     assert_eq!(
         (anna.name.as_str(), anna.active, &anna.extension),
@@ -134,6 +142,26 @@ async fn users_are_employees_without_extension() {
         (&["+79000000501".to_owned()][..], &["3".to_owned()][..])
     );
     assert!(!employees[1].active && employees[1].phones.is_empty());
+}
+
+#[tokio::test]
+async fn damaged_groups_wipe_no_names_and_unnamed_ones_still_may_have_a_head() {
+    for name in ["account_groups_missing_field", "account_groups_wrong_type"] {
+        // Nothing was read in this life: what the mirror has is better.
+        let replay = Replay::start(&["users", name]).await;
+        let error = replay.crm().employees().await.unwrap_err();
+        assert_eq!(error.label(), "shape", "{name}");
+        let replay = Replay::start(&["users", "account_groups", "users", name]).await;
+        let crm = replay.crm();
+        let first = crm.employees().await.unwrap();
+        assert_eq!(crm.employees().await.unwrap(), first, "{name}");
+    }
+    for name in ["account", "account_groups_empty_list", "forbidden_403"] {
+        let replay = Replay::start(&["users", name]).await;
+        let groups = replay.crm().employees().await.unwrap().departments;
+        let ids: Vec<&str> = groups.iter().map(|group| group.id.as_str()).collect();
+        assert_eq!(ids, ["3"], "{name}");
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,11 @@ pub fn cassette(name: &str) -> Cassette {
 
 /// A server that answers with these cassettes, one a request, the last one for ever.
 async fn replay(names: &[&str]) -> Arc<dyn Crm> {
+    replay_with(names, "").await
+}
+
+/// The same to a connector with more settings.
+pub async fn replay_with(names: &[&str], settings: &str) -> Arc<dyn Crm> {
     let cassettes: Vec<Cassette> = names.iter().map(|name| cassette(name)).collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -50,7 +55,7 @@ async fn replay(names: &[&str]) -> Arc<dyn Crm> {
     });
     connect(
         &format!("http://{address}/rest/17/{CODE}/"),
-        &at_speed(100.0),
+        &format!("{settings}\n{}", at_speed(100.0)),
     )
 }
 
@@ -243,7 +248,7 @@ async fn what_stands_before_a_fault_in_a_batch_is_taken() {
 
 #[tokio::test]
 async fn recorded_users_become_employees() {
-    let employees = replay(&["user_get"])
+    let employees = replay(&["user_get", "department_get", "batch_calendar"])
         .await
         .employees()
         .await
@@ -342,7 +347,7 @@ async fn recorded_hits_become_cards() {
 async fn a_refusal_for_now_is_waited_out() {
     let refusals = ["query_limit_exceeded", "operation_time_limit", "html_502"];
     let reads = refusals.map(|refusal| async move {
-        let crm = replay(&[refusal, "user_get"]).await;
+        let crm = replay(&[refusal, "user_get", "department_get", "batch_calendar"]).await;
         let began = tokio::time::Instant::now();
         assert_eq!(
             crm.employees().await.unwrap().employees.len(),
@@ -400,6 +405,14 @@ async fn a_check_tells_what_the_webhook_lacks() {
         (
             Level::Warning,
             "employees come without e-mail and own phones",
+        ),
+        (
+            Level::Warning,
+            "the webhook may not read departments and their heads",
+        ),
+        (
+            Level::Good,
+            "absences are not read: the webhook has no right `calendar`",
         ),
         (
             Level::Warning,

@@ -70,7 +70,9 @@ async fn a_token_from_elsewhere_begins_and_is_renewed_when_it_expires() {
         .unwrap();
     assert_eq!(fake.exchanges(), 2);
     let statuses: Vec<u16> = fake.requests().iter().map(|r| r.status).collect();
-    assert_eq!(statuses, [200, 200, 401, 200, 200, 200]);
+    // An exchange, then users, departments and calendars; the same with an old token first.
+    let expected = [200, 200, 200, 200, 401, 200, 200, 200, 200, 200, 200, 200];
+    assert_eq!(statuses, expected);
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(folder.path().join("tokens.json"))
             .unwrap()
@@ -250,6 +252,8 @@ async fn recorded_answers_of_the_token_server_are_read() {
     let url = recorded_portal(&[
         ("oauth/token", vec![first, play("oauth_refresh_rotated")]),
         ("user.get", vec![play("expired_token"), play("user_get")]),
+        ("department.get", vec![play("department_get")]),
+        ("batch", vec![play("batch_calendar")]),
     ])
     .await;
     let crm = connect_in(folder.path(), &url, &recorded_application(&url));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Invalid, damaged, damaged_card, html, json_answer, no_content, problem};
 use super::query::Query;
-use super::rows::{deleted_row, full_name, rows, user_row};
+use super::rows::{deleted_row, full_name, groups, rows, user_row};
 use super::{ACCOUNT_ID, Mood, Search, Shared};
 use crate::world::{Entry, World};
 
@@ -21,8 +21,13 @@ pub(super) async fn account(
     let mut body = json!({"id": ACCOUNT_ID, "name": "Демо", "subdomain": "demo", "created_at": 1_700_000_000,
         "current_user_id": 501, "country": "RU", "currency": "RUB", "is_unsorted_on": true,
         "_links": {"self": {"href": format!("http://{}/api/v4/account", shared.host)}}});
-    if Query::read(query.as_deref()).asks_with("is_api_filter_enabled") {
+    let query = Query::read(query.as_deref());
+    if query.asks_with("is_api_filter_enabled") {
         body["is_api_filter_enabled"] = json!(shared.options.filters);
+    }
+    if query.asks_with("users_groups") {
+        let world = shared.world.read().unwrap();
+        body["_embedded"] = json!({"users_groups": groups(&world)});
     }
     json_answer(StatusCode::OK, &body)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::ACCOUNT_ID;
 use super::query::Query;
-use crate::world::{Entry, Stage, User, World};
+use crate::world::{Department, Entry, Stage, User, World};
 
 pub(super) fn full_name(entry: &Entry) -> String {
     format!("{} {}", entry.name, entry.last_name)
@@ -53,9 +53,14 @@ fn common_row(entry: &Entry) -> Value {
         "custom_fields_values": null, "account_id": ACCOUNT_ID})
 }
 
+fn tags(entry: &Entry) -> Vec<Value> {
+    let tag = |(place, name)| json!({"id": 500 + place, "name": name, "color": null});
+    entry.tags.iter().enumerate().map(tag).collect()
+}
+
 fn client_row(entry: &Entry, list: &str, deals: Option<&HashMap<u64, Vec<Value>>>) -> Value {
     let mut row = common_row(entry);
-    let mut embedded = json!({"tags": []});
+    let mut embedded = json!({"tags": tags(entry)});
     if list == "contacts" {
         row["first_name"] = json!(entry.name);
         row["last_name"] = json!(entry.last_name);
@@ -98,7 +103,8 @@ fn deal_row(deal: &Entry, with_contacts: bool) -> Value {
         Stage::Closed | Stage::Junk => json!(deal.modified),
     };
     let company = deal.company.map(|id| json!({"id": id}));
-    let mut embedded = json!({"tags": [], "companies": company.into_iter().collect::<Vec<_>>()});
+    let mut embedded =
+        json!({"tags": tags(deal), "companies": company.into_iter().collect::<Vec<_>>()});
     if with_contacts {
         let contacts = deal.contacts.iter().enumerate();
         embedded["contacts"] = contacts
@@ -115,11 +121,20 @@ pub(super) fn deleted_row(id: u64, deleted_at: i64) -> Value {
         "account_id": ACCOUNT_ID})
 }
 
+/// The groups of users; 0 is the first one of every account.
+pub(super) fn groups(world: &World) -> Vec<Value> {
+    let first = json!({"id": 0, "name": "Отдел продаж", "uuid": null});
+    let more = world.departments.iter().filter(|group| group.id != 0);
+    let group = |group: &Department| json!({"id": group.id, "name": group.name, "uuid": null});
+    std::iter::once(first).chain(more.map(group)).collect()
+}
+
 pub(super) fn user_row(user: &User, with_phone: bool) -> Value {
     let mut row = json!({"id": user.id, "name": format!("{} {}", user.first_name, user.last_name),
         "email": user.email, "lang": "ru",
         "rights": {"contacts": {"view": "A"}, "is_admin": false, "is_free": false,
-                   "is_active": user.active, "group_id": 3, "role_id": null}});
+                   "is_active": user.active, "role_id": null,
+                   "group_id": user.departments.first().copied().unwrap_or(3)}});
     if with_phone {
         row["phone_number"] = json!(user.mobile);
     }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::php;
+use super::staff;
 use crate::world::{Entry, Stage, User, World};
 
 const PAGE: usize = 50;
@@ -68,6 +69,8 @@ pub fn scopes_of(method: &str) -> &'static [&'static str] {
         _ if method.starts_with("event.") => &[],
         "user.get" | "user.search" => &["user", "user_basic", "user_brief"],
         "department.get" => &["department"],
+        "calendar.accessibility.get" => &["calendar"],
+        "timeman.status" => &["timeman"],
         _ if method.starts_with("telephony.") => &["telephony"],
         _ => &["crm"],
     }
@@ -75,6 +78,7 @@ pub fn scopes_of(method: &str) -> &'static [&'static str] {
 
 const METHODS: &[&str] = &[
     "batch",
+    "calendar.accessibility.get",
     "crm.company.get",
     "crm.company.list",
     "crm.contact.get",
@@ -97,6 +101,7 @@ const METHODS: &[&str] = &[
     "method.get",
     "scope",
     "telephony.externalcall.searchcrmentities",
+    "timeman.status",
     "user.admin",
     "user.current",
     "user.get",
@@ -128,9 +133,9 @@ impl Portal<'_> {
                 plain(json!({"isExisting": is_known, "isAvailable": is_known}))
             }
             "crm.settings.mode.get" => plain(json!(if self.is_simple_mode { 2 } else { 1 })),
-            "department.get" => {
-                plain(json!([{"ID": "1", "NAME": "Head office", "SORT": 500, "UF_HEAD": "1"}]))
-            }
+            "department.get" => Ok(self.departments(params)),
+            "calendar.accessibility.get" => plain(staff::accessibility(self.world, params)?),
+            "timeman.status" => plain(staff::workday(self.world, params, self.user)?),
             "user.get" => Ok(self.users(params)),
             "crm.duplicate.findbycomm" => plain(self.find_by_comm(params)?),
             "telephony.externalcall.searchcrmentities" => plain(self.search_entities(params)?),
@@ -283,6 +288,19 @@ impl Portal<'_> {
         }
     }
 
+    fn departments(&self, params: &Value) -> Answer {
+        let rows = staff::departments(self.world, params);
+        let start = php::get(params, "start").map(php::text);
+        let skip: usize = start.and_then(|start| start.parse().ok()).unwrap_or(0);
+        let total = rows.len();
+        Answer {
+            result: rows.into_iter().skip(skip).take(PAGE).collect(),
+            total: Some(total),
+            next: (skip + PAGE < total).then_some(skip + PAGE),
+            is_page: true,
+        }
+    }
+
     fn current_user(&self) -> Value {
         match self.world.users.iter().find(|user| user.id == self.user) {
             Some(user) => Value::Object(self.user_row(user)),
@@ -293,7 +311,7 @@ impl Portal<'_> {
     fn user_row(&self, user: &User) -> Map<String, Value> {
         let mut row = json!({
             "ID": user.id.to_string(), "ACTIVE": user.active, "NAME": user.first_name,
-            "LAST_NAME": user.last_name, "WORK_POSITION": "", "UF_DEPARTMENT": [1],
+            "LAST_NAME": user.last_name, "WORK_POSITION": "", "UF_DEPARTMENT": if user.departments.is_empty() { &[1][..] } else { &user.departments },
             "UF_PHONE_INNER": user.extension, "IS_ONLINE": "N", "USER_TYPE": "employee",
             "TIMESTAMP_X": {},
         });
@@ -426,6 +444,9 @@ fn row(kind: Type, entry: &Entry) -> Map<String, Value> {
             row["CLOSED"] = json!(if entry.stage == Stage::Open { "N" } else { "Y" });
         }
         Type::Contact | Type::Company => {}
+    }
+    for (key, value) in &entry.more {
+        row[key] = value.clone();
     }
     if kind != Type::Deal && !entry.phones.is_empty() {
         let phones = entry.phones.iter().enumerate().map(|(place, phone)| {

@@ -349,6 +349,7 @@ impl Life {
             extension,
             mobile: None,
             email: format!("user{id}@example.com"),
+            ..User::default()
         });
     }
 
