@@ -4,6 +4,8 @@
 //! something or names employees wants the token that lies in `data_dir`, readable by the owner only.
 
 mod employees;
+mod journal;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +26,9 @@ use subtle::ConstantTimeEq;
 
 use crate::call::{DialStatus, IncomingCall, MOST_TRIED, Target};
 use crate::caller_name;
-use crate::decision::{Decision, Reason};
-use crate::directory::{Count, Directory};
+use crate::decision::{Decision, Reason, Step};
+use crate::directory::{Count, Directory, Refreshed};
+use crate::journal::Reader;
 use crate::metrics;
 use crate::pbx::forward;
 use crate::phone::Region;
@@ -43,6 +46,12 @@ pub const LARGEST_IMPORT: usize = 2 * 1024 * 1024 * 1024;
 pub struct Api {
     /// Decides.
     pub router: Arc<Router>,
+    /// Decides calls of the past: no live lookups, no phone states.
+    pub replay: Router,
+    /// The journal; `None` where it is switched off.
+    pub journal: Option<Reader>,
+    /// How numbers without a country code are read.
+    pub region: Region,
     /// How names are shown.
     pub names: caller_name::Settings,
     /// The mirror of all CRMs.
@@ -73,6 +82,8 @@ pub fn routes(api: Arc<Api>) -> axum::Router {
         .route("/api/v1/employees", get(employees))
         .route("/api/v1/sync", get(sync_status).post(order_sync))
         .route("/api/v1/import", post(import_file))
+        .route("/api/v1/journal", get(journal::entries))
+        .route("/api/v1/replay", post(replay::judge))
         .with_state(api)
 }
 
@@ -139,13 +150,18 @@ pub struct Next {
     reason: Reason,
 }
 
-/// Who is rung one after another when nobody answers, behind the one whom `decision` rings.
+/// Who is rung one after another when nobody answers, behind the one whom `decision` rings; `None`
+/// where a CRM would have to be asked again for each of them.
 pub async fn behind(
     router: &Router,
     mut call: IncomingCall,
     decision: &Decision,
     now: Timestamp,
-) -> Vec<Next> {
+) -> Option<Vec<Next>> {
+    let asked = |step: &Step| matches!(step, Step::Asked(_, Refreshed::Found(_)));
+    if decision.steps.iter().any(asked) {
+        return None;
+    }
     let mut then = Vec::new();
     let mut rung = decision.ring.clone();
     while let Some(target) = rung.take() {
@@ -162,7 +178,7 @@ pub async fn behind(
             reason: decision.reason,
         }));
     }
-    then
+    Some(then)
 }
 
 /// A decision in words, from what `/api/v1/route` answers.
@@ -197,7 +213,9 @@ pub fn explanation(answer: &Value) -> String {
                 someone(next, "/name")
             );
         }
-        told += "  then the standard route\n";
+        if answer.get("then").is_some_and(Value::is_array) {
+            told += "  then the standard route\n";
+        }
     }
     if !text(answer, "/name").is_empty() {
         told += &format!("shows {}\n", text(answer, "/name"));

@@ -12,6 +12,8 @@ mod ask;
 mod check;
 mod console;
 mod dialplan;
+mod journal;
+mod replay;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -82,6 +84,15 @@ enum Command {
     /// Prints the dialplan that asks pryamo; puts it in place, or takes it out.
     #[command(after_help = "Example: pryamo dialplan --install")]
     Dialplan(dialplan::DialplanArguments),
+    /// Shows what was decided for calls, and what came of it.
+    #[command(after_help = "Example: pryamo journal --follow")]
+    Journal(JournalArguments),
+    /// Runs the calls of an Asterisk CDR file through today's rules.
+    #[command(
+        after_help = "Example: pryamo replay /var/log/asterisk/cdr-csv/Master.csv --html calls.html\n\
+        Reads Master.csv of cdr_csv, or a table exported with its column names."
+    )]
+    Replay(ReplayArguments),
     /// Prints the settings in force, secrets starred; or every option with its default.
     #[command(after_help = "Example: pryamo config --example > /etc/pryamo/pryamo.toml")]
     Config(ConfigArguments),
@@ -151,6 +162,63 @@ struct ImportArguments {
 }
 
 #[derive(Debug, Args)]
+struct JournalArguments {
+    /// Goes on as calls come; Ctrl-C ends it.
+    #[arg(long, short)]
+    follow: bool,
+    /// How many calls are shown, the newest ones.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Only calls of this number, written in any way.
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    phone: Option<String>,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArguments {
+    /// The CDR file.
+    file: PathBuf,
+    /// The column that holds the number dialled: its name, or its place counted from 1.
+    #[arg(long, value_name = "COLUMN")]
+    did_column: Option<String>,
+    /// Writes a page with charts, which needs no network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// The language of the page.
+    #[arg(long, value_enum, default_value_t = Lang::Ru)]
+    lang: Lang,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// The languages of the page.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Lang {
+    /// Russian.
+    Ru,
+    /// English.
+    En,
+}
+
+impl From<Lang> for crate::replay::Language {
+    fn from(lang: Lang) -> Self {
+        match lang {
+            Lang::Ru => Self::Ru,
+            Lang::En => Self::En,
+        }
+    }
+}
+
+/// Text from outside as a terminal may show it: nothing in it moves the cursor.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
+}
+
+#[derive(Debug, Args)]
 struct ConfigArguments {
     /// Prints every option with its default.
     #[arg(long)]
@@ -202,6 +270,8 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Import(import) => runtime.block_on(run_import(&config, &import)),
         Command::Employees(output) => runtime.block_on(ask::employees(&config, output.json)),
         Command::Dialplan(dialplan) => runtime.block_on(dialplan::run(&config, &dialplan)),
+        Command::Journal(journal) => runtime.block_on(journal::run(&config, &journal)),
+        Command::Replay(replay) => runtime.block_on(replay::run(&config, &replay)),
         Command::Config(output) => show_config(&config, output.output.json),
         Command::Demo(_) => Ok(DONE),
     };

@@ -27,6 +27,7 @@ use crate::dialplan;
 use crate::directory::{CrmRules, Override, RosterRules};
 use crate::hooks;
 use crate::hours;
+use crate::journal;
 use crate::pbx::{self, ami, fastagi, talks};
 use crate::phone::Region;
 use crate::record::{Absence, CrmName, EntityKind};
@@ -90,6 +91,8 @@ pub struct Config {
     pub sync: sync::Settings,
     /// `[hooks]`.
     pub hooks: hooks::Settings,
+    /// `[journal]`.
+    pub journal: journal::Settings,
     /// `[log]`.
     pub log: Log,
     /// What the file holds that this version does not use.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use crate::call::{DialStatus, Did, Target};
-use crate::directory::{Colleague, Refreshed};
+use crate::directory::{Colleague, Refreshed, Roster};
 use crate::phone::E164;
 use crate::presence::PhoneState;
 use crate::record::{CrmName, EmployeeId, Entity, EntityId, EntityKind};
@@ -48,6 +48,22 @@ impl Decision {
             name: None,
             steps,
         }
+    }
+
+    /// The caller's own person: who is responsible for them, whether or not they could be rung.
+    ///
+    /// `None` for an unknown caller, and where the card names nobody whom the roster has.
+    pub fn own_person<'a>(&'a self, roster: &'a Roster) -> Option<&'a Arc<Colleague>> {
+        let entity = self.entity.as_ref()?;
+        let judged = self.steps.iter().find_map(|step| match step {
+            Step::Ring(candidate, _) | Step::Skipped(candidate, _)
+                if candidate.role == Role::Responsible =>
+            {
+                candidate.employee.as_ref()
+            }
+            _ => None,
+        });
+        judged.or_else(|| roster.get(&entity.crm, entity.responsible.as_ref()?))
     }
 }
 

@@ -7,6 +7,7 @@
 // A call.
 pub mod call;
 pub mod caller_name;
+pub mod cdr;
 pub mod chain;
 pub mod decision;
 pub mod directory;
@@ -33,7 +34,9 @@ pub mod dialplan;
 pub mod fault;
 pub mod hooks;
 pub mod http_server;
+pub mod journal;
 pub mod metrics;
+pub mod replay;
 pub mod script;
 pub mod serve;
 pub mod web;

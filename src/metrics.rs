@@ -44,6 +44,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Requests to /hooks, by CRM and outcome"
     );
     describe_counter!(
+        "pryamo_known_callers_total",
+        "Calls of known callers, by what became of them"
+    );
+    describe_counter!(
+        "pryamo_journal_dropped_total",
+        "Records that the journal lacks because it could not keep up"
+    );
+    describe_counter!(
         "pryamo_panics_total",
         "Internal faults that were caught: a call took the standard route, or a mirror began again"
     );
@@ -95,6 +103,16 @@ pub fn count_live_lookup(crm: &CrmName, outcome: &'static str) {
 pub fn count_crm_error(crm: &CrmName, error: &str) {
     counter!("pryamo_crm_errors_total", "crm" => crm.to_string(), "error" => error.to_owned())
         .increment(1);
+}
+
+/// Counts a known caller's call once it is settled; `outcome` is one of a closed set.
+pub fn count_known_caller(outcome: &'static str) {
+    counter!("pryamo_known_callers_total", "outcome" => outcome).increment(1);
+}
+
+/// Counts records that the journal lacks.
+pub fn count_journal_dropped(count: u64) {
+    counter!("pryamo_journal_dropped_total").increment(count);
 }
 
 /// Counts notices that were queued.

@@ -76,13 +76,28 @@ impl Reception {
         }
     }
 
-    /// Decides a call, writes its line into the log and counts it. A panic becomes the standard
-    /// route.
+    /// Decides a call, writes its line into the log, counts it and tells it on. A panic becomes the
+    /// standard route.
     pub async fn decide(&self, mut call: IncomingCall) -> Decision {
-        let began = Instant::now();
         let now = (self.clock)();
         call.waited = self.waited(&call, now);
-        let call = &call;
+        let decision = self.answer(&call, now).await;
+        if decision.reason != Reason::AfterTheCall {
+            for watcher in &self.watchers {
+                watcher.decided(&call, &decision, now);
+            }
+        }
+        decision
+    }
+
+    /// Decides like [`Reception::decide`] for a question about the caller's name: nobody is rung for
+    /// it, so it is no call of the journal's.
+    pub async fn name(&self, call: &IncomingCall) -> Decision {
+        self.answer(call, (self.clock)()).await
+    }
+
+    async fn answer(&self, call: &IncomingCall, now: Timestamp) -> Decision {
+        let began = Instant::now();
         let routed = self.router.route(call, now, Purpose::Call);
         let decision = AssertUnwindSafe(routed)
             .catch_unwind()
@@ -99,9 +114,6 @@ impl Reception {
             let took = began.elapsed();
             metrics::count_answer(decision.reason, took);
             log(call, &decision, took);
-            for watcher in &self.watchers {
-                watcher.decided(call, &decision, now);
-            }
         }
         decision
     }

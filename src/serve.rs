@@ -27,11 +27,12 @@ use crate::crm::{self, Crm, SettingsError};
 use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
 use crate::hooks::{self, Hooks};
 use crate::http_server;
+use crate::journal::{self, Journal};
 use crate::metrics;
 use crate::phone;
-use crate::presence::Presence;
-use crate::reception::Reception;
-use crate::router::Router;
+use crate::presence::{self, Presence};
+use crate::reception::{Reception, Watcher};
+use crate::router::{self, Router};
 use crate::rules::RuleError;
 use crate::sync::live::Live;
 use crate::sync::mirror::Mirror;
@@ -57,6 +58,7 @@ pub struct Daemon {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     threads: Vec<JoinHandle<()>>,
+    journal: Option<journal::Thread>,
 }
 
 /// The wall clock.
@@ -212,6 +214,7 @@ impl Daemon {
         let hooks_listener = config.hooks.listen.map(listen_for_hooks).transpose()?;
         let pbx = Pbx::open(config, clock());
         let presence = pbx.presence();
+        let (watchers, journal) = start_journal(config, &directory, &clock)?;
         let mut web = Self::web(
             config,
             directory,
@@ -219,6 +222,7 @@ impl Daemon {
             mirrors.clone(),
             &clock,
             presence,
+            watchers,
         )?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -246,6 +250,7 @@ impl Daemon {
             stop,
             tasks,
             threads,
+            journal,
         })
     }
 
@@ -256,6 +261,7 @@ impl Daemon {
         mirrors: Vec<Arc<Mirror>>,
         clock: &Clock,
         presence: Arc<dyn Presence>,
+        watchers: Vec<Arc<dyn Watcher>>,
     ) -> Result<Web, StartError> {
         let live = Arc::new(Live::new(
             sources,
@@ -271,8 +277,12 @@ impl Daemon {
             rules,
         );
         let router = Arc::new(router);
+        let journal = config.journal.enabled;
         let api = Api {
             router: Arc::clone(&router),
+            replay: replay_router(config, &directory)?,
+            journal: journal.then(|| journal::Reader::new(&config.data_dir)),
+            region: config.phone.region,
             names: config.names.clone(),
             directory,
             regions: config
@@ -289,7 +299,7 @@ impl Daemon {
             prometheus: metrics::install().ok(),
         };
         Ok(Web {
-            reception: Arc::new(Reception::new(router, Arc::clone(clock), Vec::new())),
+            reception: Arc::new(Reception::new(router, Arc::clone(clock), watchers)),
             names: config.names.clone(),
             access: Access {
                 allow: config.forward.allow.clone(),
@@ -307,7 +317,50 @@ impl Daemon {
             // A thread that panicked has nothing more to say; its connections are closed.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+        // Last, when nobody answers any more: it writes what still waits.
+        if let Some(journal) = self.journal {
+            let _ = tokio::task::spawn_blocking(move || journal.stop()).await;
+        }
     }
+}
+
+/// Who hears of calls, and the thread behind them.
+type Watching = (Vec<Arc<dyn Watcher>>, Option<journal::Thread>);
+
+/// Begins the journal unless it is switched off.
+fn start_journal(
+    config: &Config,
+    directory: &Arc<dyn Directory>,
+    clock: &Clock,
+) -> Result<Watching, StartError> {
+    if !config.journal.enabled {
+        return Ok((Vec::new(), None));
+    }
+    let (directory, clock) = (Arc::clone(directory), Arc::clone(clock));
+    let (journal, thread) = Journal::start(&config.journal, &config.data_dir, directory, clock)
+        .map_err(refused("start the thread of the journal"))?;
+    Ok((vec![journal], Some(thread)))
+}
+
+/// The router for calls of the past: it asks no CRM, and no phone's state of today counts.
+///
+/// Must be called on a runtime.
+pub fn replay_router(
+    config: &Config,
+    directory: &Arc<dyn Directory>,
+) -> Result<Router, StartError> {
+    let settings = router::Settings {
+        live_lookup: Duration::ZERO,
+        ..config.router_settings()
+    };
+    let nobody = Live::new(Vec::new(), Arc::clone(directory), Handle::current());
+    Ok(Router::new(
+        settings,
+        Arc::clone(directory),
+        Arc::new(nobody),
+        Arc::new(presence::Nothing),
+        config.open_rules()?,
+    ))
 }
 
 /// Says whether a daemon has worked with this folder a moment ago: it writes at least each minute.

@@ -109,7 +109,7 @@ impl Web {
     }
 
     async fn name(&self, query: &str) -> String {
-        let decision = self.reception.decide(forward::read_query(query)).await;
+        let decision = self.reception.name(&forward::read_query(query)).await;
         forward::shown_name(&decision, &self.names).unwrap_or_default()
     }
 }

@@ -260,7 +260,7 @@ pub(super) async fn get_text(address: &str) -> Result<String> {
     Ok(client()?.get(address).send().await?.text().await?)
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
@@ -269,14 +269,14 @@ fn client() -> Result<reqwest::Client> {
 }
 
 /// The running daemon, as the configuration says where it listens.
-struct Daemon {
+pub(super) struct Daemon {
     base: String,
     token: Option<String>,
     data_dir: std::path::PathBuf,
 }
 
 impl Daemon {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let mut address = config.forward.listen;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -294,7 +294,7 @@ impl Daemon {
     }
 
     /// With the token that only the owner of `data_dir` can read.
-    fn owner(mut self) -> Result<Self> {
+    pub(super) fn owner(mut self) -> Result<Self> {
         let path = self.data_dir.join(CONTROL_TOKEN);
         let token = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => anyhow::anyhow!(
@@ -309,12 +309,12 @@ impl Daemon {
         Ok(self)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.send(client()?.get(format!("{}{path}", self.base)))
             .await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl serde::Serialize,

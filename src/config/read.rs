@@ -10,6 +10,7 @@ use crate::call::{DidPattern, MOST_TRIED};
 use crate::caller_name;
 use crate::crm;
 use crate::directory;
+use crate::journal;
 use crate::pbx::ami;
 use crate::record::{CrmName, EntityKind};
 use crate::rules;
@@ -33,6 +34,7 @@ const TABLES: &[&str] = &[
     "rules",
     "sync",
     "hooks",
+    "journal",
     "log",
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
@@ -118,6 +120,7 @@ impl Reader<'_> {
             rules: self.table(&mut table, "rules")?,
             sync: self.take(&mut table, "sync")?,
             hooks: self.take(&mut table, "hooks")?,
+            journal: self.take(&mut table, "journal")?,
             log: self.take(&mut table, "log")?,
             path,
             notes: std::mem::take(&mut self.notes),
@@ -129,18 +132,7 @@ impl Reader<'_> {
     fn ami(&self, table: &mut toml::Table) -> Result<ami::Settings, ConfigError> {
         let mut section = self.table(table, "ami")?;
         self.secrets_from_files("ami", &mut section)?;
-        let settings: ami::Settings = self.section("ami", section)?;
-        let has_secret = settings.secret.as_ref();
-        if settings.address.is_some()
-            && has_secret.is_none_or(|secret| secret.expose_secret().is_empty())
-        {
-            return Err(self.wrong(
-                "address",
-                "[ami] has an `address` and no `secret`: write that of the user in manager.conf"
-                    .to_owned(),
-            ));
-        }
-        Ok(settings)
+        self.section("ami", section)
     }
 
     fn check_tables(&self, table: &toml::Table) -> Result<(), ConfigError> {
@@ -198,6 +190,15 @@ impl Reader<'_> {
                 format!(
                     "`name.bytes` must be 8 to {}",
                     caller_name::Settings::MOST_BYTES
+                ),
+            ));
+        }
+        if !(1..=journal::Settings::MOST_DAYS).contains(&config.journal.days) {
+            let most = journal::Settings::MOST_DAYS;
+            return Err(self.wrong(
+                "days",
+                format!(
+                    "`journal.days` must be 1 to {most}; to keep nothing, `journal.enabled = false`"
                 ),
             ));
         }

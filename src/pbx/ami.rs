@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::legs::Legs;
+pub(crate) use self::legs::extension_of;
 use self::message::{Message, ReadError};
 use self::phones::Phones;
 use super::talks::Talks;

@@ -3,6 +3,8 @@
 //! Learned from the Manager Interface as calls happen, and from Asterisk's CDR file. Only the last
 //! talk of each number is kept, and only for so many days.
 
+pub mod history;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::fault;
 use crate::metrics;
 use crate::pbx::ami::Ami;
 use crate::pbx::talks::Talks;
+use crate::pbx::talks::history::{self, Reading};
 use crate::presence::Presence;
 use crate::reception::Reception;
 use crate::sync::Clock;
@@ -21,6 +23,8 @@ use crate::sync::Clock;
 /// What the PBX tells.
 pub(super) struct Pbx {
     ami: Arc<Ami>,
+    // Dropped, it ends the thread that follows the CDR file.
+    history: Option<Sender<()>>,
 }
 
 impl Pbx {
@@ -41,13 +45,28 @@ impl Pbx {
                 Talks::in_memory()
             }
         };
+        let talks = Arc::new(talks);
+        let history = config.talks.cdr.as_ref().and_then(|path| {
+            let reading = Reading {
+                path: path.clone(),
+                pattern: pattern.clone(),
+                region: config.phone.region,
+                zone: config.office.zone(),
+            };
+            let followed = history::follow(reading, Arc::clone(&talks));
+            let told = |error| tracing::error!(%error, "the CDR file is not followed");
+            followed.map_err(told).ok()
+        });
         let ami = Ami::new(
             config.ami.clone(),
-            Arc::new(talks),
+            talks,
             pattern.clone(),
             config.phone.region,
         );
-        Self { ami: Arc::new(ami) }
+        Self {
+            ami: Arc::new(ami),
+            history,
+        }
     }
 
     /// What rules may ask.
@@ -64,10 +83,13 @@ impl Pbx {
         tasks: &mut JoinSet<()>,
     ) {
         tasks.spawn(async move {
+            let _history = self.history;
             loop {
                 let heard = |outcome: &_| reception.ended(outcome);
                 let run = self.ami.run(Arc::clone(&clock), heard, stop.clone());
                 if AssertUnwindSafe(run).catch_unwind().await.is_ok() {
+                    // Without an address there is nothing to listen to; the CDR file is followed on.
+                    stop.cancelled().await;
                     return;
                 }
                 metrics::count_panic();

@@ -142,8 +142,9 @@ fn who_spoke_with_whom_is_learned_in_both_directions() {
         std::fs::write(
             lab.etc().join("extensions_test.conf"),
             format!(
-                "{HINTS}[lab-entry]\nexten => 74950000001,1,Dial(Local/101@from-internal/n,20)\n\
-                 [out]\nexten => 89161234567,1,Dial(PJSIP/102,20)\n"
+                "{HINTS}[lab-entry]\nexten => 74950000001,1,Dial(Local/101@from-internal/n,20)\n same => n,Goto(ivr-1,s,1)\n\
+                 [out]\nexten => 89161234567,1,Dial(PJSIP/trunk/sip:102@127.0.0.1:{},20)\n",
+                lab.variable("PHONE_102_PORT")
             ),
         )
         .unwrap();
@@ -172,6 +173,15 @@ fn who_spoke_with_whom_is_learned_in_both_directions() {
                 .iter()
                 .all(|one| !one.call_id.is_empty() && one.call_id == outcomes[0].call_id)
         );
+        lab.console("channel originate PJSIP/101 extension 89161234567@out");
+        let talk = wait_for("her own call", || {
+            listener.ami.last_talk(number("+79161234567"))
+        });
+        assert_eq!(
+            (talk.extension.as_str(), talk.direction),
+            ("101", Direction::Outgoing)
+        );
+        lab.console("channel request hangup all");
         lab.phone("101", "busy");
         lab.call("79160000002", "74950000001");
         wait_for("the busy phone", || {

@@ -26,8 +26,7 @@ id;kind;name;company;phone;responsible;extension
 3;contact;Анна + Ко;;79161234503;Борис Жуков;102
 ";
 
-const IVAN: &str =
-    "number=101&name=%D0%98%D0%B2%D0%B0%D0%BD%20%D0%9F%D0%B5%D1%82%D1%80%D0%BE%D0%B2";
+const IVAN: &str = "number=101&ring=20&reason=responsible&name=%D0%98%D0%B2%D0%B0%D0%BD%20%D0%9F%D0%B5%D1%82%D1%80%D0%BE%D0%B2";
 
 fn daemon() -> (Daemon, Site) {
     let site = Site::with_csv(CLIENTS);
@@ -277,7 +276,7 @@ fn nothing_hostile_reaches_the_dialplan() {
     let daemon = Daemon::start(&site);
     for (index, extension) in extensions.iter().enumerate() {
         let answer = daemon.forward(&format!("phone=791612350{index:02}&trunk=s"));
-        let name = answer.strip_prefix("number=&name=");
+        let name = answer.strip_prefix("number=&reason=nobody_can_be_rung&name=");
         let name = name.unwrap_or_else(|| panic!("{extension:?} was answered: {answer}"));
         assert!(!name.is_empty(), "the name is given all the same");
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte);
@@ -314,7 +313,9 @@ fn names_arrive_as_written() {
     let daemon = Daemon::start(&site);
     for (index, name) in names.iter().enumerate() {
         let answer = daemon.forward(&format!("phone=7916123460{index}&trunk=s"));
-        let written = answer.strip_prefix("number=101&name=").unwrap();
+        let written = answer
+            .strip_prefix("number=101&ring=20&reason=responsible&name=")
+            .unwrap();
         assert!(
             !written.contains(['+', ' ', '&', '=', ',', ';']),
             "{written}"
@@ -345,7 +346,11 @@ fn every_answer_is_short_and_comes_in_one_piece() {
         let mut buffer = [0; 4096];
         let count = stream.read(&mut buffer).unwrap();
         let answer = Answer::parse(&buffer[..count]);
-        assert!(answer.body.starts_with("number=101&name=%D0%96"));
+        assert!(
+            answer
+                .body
+                .starts_with("number=101&ring=20&reason=responsible&name=%D0%96")
+        );
         assert!(answer.body.len() > 700 && answer.body.len() < LARGEST_BODY);
         let length = format!("content-length: {}", answer.body.len());
         assert!(answer.head.contains(&length), "{}", answer.head);

@@ -182,7 +182,8 @@ impl Lab {
         self.folder.path().join("etc")
     }
 
-    fn variable(&self, name: &str) -> String {
+    /// A line of the lab's `env`.
+    pub fn variable(&self, name: &str) -> String {
         let env = std::fs::read_to_string(self.folder.path().join("env")).unwrap();
         let mut lines = env.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

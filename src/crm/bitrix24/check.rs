@@ -188,7 +188,6 @@ impl Checked<'_> {
             return Vec::new();
         };
         let parts = [
-            (true, "department", "departments and their heads"),
             (self.wishes.absences == Some(true), "calendar", "absences"),
             (self.wishes.workday, "timeman", "working days"),
         ];
@@ -204,6 +203,11 @@ impl Checked<'_> {
                 )
             })
             .collect();
+        if lacks("department") {
+            findings.push(Finding::good(format!(
+                "heads of departments are not known: the {noun} has no right `department`"
+            )));
+        }
         if self.wishes.absences.is_none() && lacks("calendar") {
             findings.push(Finding::good(format!(
                 "absences are not read: the {noun} has no right `calendar`"

@@ -155,7 +155,7 @@ impl Legs {
 }
 
 /// The extension of a phone's channel or device, `PJSIP/101-0000002a`.
-fn extension_of(channel: &str, pattern: &ExtensionPattern) -> Option<Extension> {
+pub(crate) fn extension_of(channel: &str, pattern: &ExtensionPattern) -> Option<Extension> {
     if is_local(channel) {
         return None;
     }
