@@ -456,6 +456,11 @@ pub(super) fn read(path: &Path, query: &Query) -> Result<Vec<Shown>, JournalErro
     let connection = Connection::open_with_flags(path, flags).map_err(store("opened"))?;
     let rows = || -> rusqlite::Result<Vec<Shown>> {
         connection.busy_timeout(READ_PATIENCE)?;
+        // The thread that writes has made the file and is about to make its table.
+        let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if format == 0 {
+            return Ok(Vec::new());
+        }
         let (sql, values) = statement(query);
         let mut select = connection.prepare(&sql)?;
         let rows = select.query_map(rusqlite::params_from_iter(values), |row| {

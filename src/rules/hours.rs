@@ -26,7 +26,7 @@ pub(super) const KIND: Kind = Kind {
 # PH: the holidays of office.holidays. Moved days, and what that table lacks, stand behind it.
 office = \"Mon-Fri 09:00-18:00; PH off; Jan 08 off; 2026 Dec 31 off\"
 [rules.hours.did.\"7812*\"]      # other hours, and another clock, for calls to some numbers
-hours = \"Mon-Sun 10:00-20:00\"
+hours = \"Mon-Sun 10:00-20:00\"  # as the office when left out
 time_zone = \"Asia/Yekaterinburg\"
 [rules.hours.department.\"Duty\"] # or for the employees of a department
 hours = \"24/7\"
@@ -52,7 +52,8 @@ struct Settings {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    hours: String,
+    /// As the office when left out.
+    hours: Option<String>,
     time_zone: Option<String>,
 }
 
@@ -71,10 +72,13 @@ struct WorkingHours {
 
 fn open(table: Option<toml::Value>, opening: &Opening) -> Result<Option<Box<dyn Rule>>, String> {
     let settings: Settings = super::settings(table)?;
-    let plan = |written: Written| read(&written, &opening.office);
+    let usual = settings.office.clone();
+    let plan = |written: Written| read(&written, usual.as_deref(), &opening.office);
     let office = settings.office.map(|hours| {
-        let time_zone = None;
-        plan(Written { hours, time_zone })
+        plan(Written {
+            hours: Some(hours),
+            time_zone: None,
+        })
     });
     let mut rule = WorkingHours {
         office: office.transpose()?,
@@ -97,14 +101,15 @@ fn open(table: Option<toml::Value>, opening: &Opening) -> Result<Option<Box<dyn 
     Ok(Some(Box::new(rule)))
 }
 
-fn read(written: &Written, office: &Office) -> Result<Plan, String> {
+fn read(written: &Written, usual: Option<&str>, office: &Office) -> Result<Plan, String> {
+    let hours = written.hours.as_deref().or(usual).unwrap_or("24/7");
     let zone = written.time_zone.as_deref().map(|name| {
         TimeZone::get(name).map_err(|_| {
             format!("`time_zone` is \"{name}\", which is no time zone; write \"Europe/Moscow\"")
         })
     });
     Ok(Plan {
-        hours: office.hours(&written.hours)?,
+        hours: office.hours(hours)?,
         zone: zone.transpose()?,
     })
 }

@@ -5,13 +5,15 @@
 use std::net::SocketAddr;
 
 use crate::daemon::{Daemon, Site, free_address, wait_for};
-use crate::lab::{Lab, asterisk_versions, dialplans, print_dialplan};
+use crate::lab::{Caller as LabCaller, Lab, asterisk_versions, dialplans, print_dialplan};
 
 /// Callers, by what their CRM says.
 const OF_ANNA: &str = "79161230001";
 const OF_VIKTOR: &str = "79161230002";
 const OF_NOBODY: &str = "79161230003";
 const OF_GLEB: &str = "79161230004";
+const OF_ONE_ON_LEAVE: &str = "79161230006";
+const OF_ONE_OFF_DUTY: &str = "79161230007";
 const STRANGER: &str = "79169999999";
 
 /// Anna has 101, Boris 102; Viktor's 103 is off; Gleb has nothing but a mobile phone.
@@ -20,7 +22,9 @@ const CLIENTS: &str = "id,kind,name,phone,responsible,extension\n\
     2,contact,Мария Весна,79161230002,Виктор,103\n\
     3,contact,Олег Тихий,79161230003,Новенький,\n\
     4,contact,Пётр Ёлкин,79161230004,Глеб,\n\
-    5,contact,Никто,79161230005,Борис,102\n";
+    5,contact,Никто,79161230005,Борис,102\n\
+    6,contact,Зоя Мороз,79161230006,Отпускница,104\n\
+    7,contact,Лев Ночной,79161230007,Ночной,105\n";
 
 /// Each one's deputy is Boris. Calls to 7812 go to a group next, those to 7813 to a mobile phone.
 const RULES: &str = "[route]\nwhen_away = [\"deputy\"]\nring_seconds = 3\n\
@@ -30,7 +34,9 @@ const RULES: &str = "[route]\nwhen_away = [\"deputy\"]\nring_seconds = 3\n\
     [log]\nlevel = \"debug\"\n\
     [[crm]]\nname = \"list\"\nkind = \"csv\"\nfile = \"clients.csv\"\n\
     [crm.employees]\n\"Анна\" = { deputy = \"Борис\" }\n\"Виктор\" = { deputy = \"Борис\" }\n\
-    \"Глеб\" = { mobile = \"+79161112233\" }\n";
+    \"Глеб\" = { mobile = \"+79161112233\" }\n\
+    \"Отпускница\" = { deputy = \"Борис\", absent = [\"2020-01-01..2099-12-31\"] }\n\
+    \"Ночной\" = { deputy = \"Борис\", hours = \"2020 Jan 01 10:00-11:00\" }\n";
 
 /// How a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +169,28 @@ const ROWS: &[Row] = &[
         went: "89161112233",
         told: &[("89161112233", "ANSWER")],
         name: "Пётр Ёлкин",
+    },
+    Row {
+        what: "on leave: the deputy at once",
+        phones: &[("102", "answer"), ("104", "answer")],
+        from: OF_ONE_ON_LEAVE,
+        to: "7495",
+        caller: Stays,
+        rings: &["102"],
+        went: "102",
+        told: &[("102", "ANSWER")],
+        name: "Зоя Мороз",
+    },
+    Row {
+        what: "outside working hours: the deputy at once",
+        phones: &[("102", "answer"), ("105", "answer")],
+        from: OF_ONE_OFF_DUTY,
+        to: "7495",
+        caller: Stays,
+        rings: &["102"],
+        went: "102",
+        told: &[("102", "ANSWER")],
+        name: "Лев Ночной",
     },
     Row {
         what: "nobody has an extension",
@@ -306,7 +334,49 @@ impl Office {
             assert!(fits, "{what}: {told:?}");
         }
         assert_eq!(told.len(), row.told.len(), "{what}: {told:?}");
+        self.is_in_the_journal(&what, &id, row, daemon);
+        self.is_shown(&what, row);
         self.is_quiet(&what);
+    }
+
+    /// The journal names the same phones in the same order, and how each of them ended.
+    fn is_in_the_journal(&self, what: &str, call_id: &str, row: &Row, daemon: &Daemon) {
+        let token = std::fs::read_to_string(self.site.path("data/control.token")).unwrap();
+        let request = format!(
+            "GET /api/v1/journal?call_id={call_id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        let entry = wait_for(&format!("{what}: the journal"), || {
+            let answer = daemon.raw(request.as_bytes()).json();
+            let entry = answer
+                .as_array()
+                .or(answer["entries"].as_array())?
+                .first()?
+                .clone();
+            let tries = entry["tries"].as_array()?;
+            let is_over = |one: &serde_json::Value| one["status"].is_string();
+            (tries.len() == row.told.len() && tries.iter().all(is_over)).then_some(entry)
+        });
+        let tries = entry["tries"].as_array().unwrap();
+        for (one, (number, allowed)) in tries.iter().zip(row.told) {
+            let status = one["status"].as_str().unwrap();
+            let fits = one["number"] == *number && allowed.split('|').any(|it| it == status);
+            assert!(fits, "{what}: {entry:#}");
+        }
+    }
+
+    /// Every phone that rang showed the client's name.
+    fn is_shown(&self, what: &str, row: &Row) {
+        for number in row.rings.iter().filter(|number| number.len() == 3) {
+            let shown = self.lab.shown(number, row.from);
+            // A phone that is off shows nothing, a group is no phone.
+            if !["103", "600"].contains(number) {
+                assert_eq!(
+                    shown.last().map(String::as_str),
+                    Some(row.name),
+                    "{what}: {number}"
+                );
+            }
+        }
     }
 
     /// Nothing is left of any call.
@@ -333,9 +403,101 @@ fn told(log: &str, call_id: &str) -> Vec<(String, String)> {
         (line.contains(" ended ") || line.contains(" not taken "))
             && value(line, "call_id").as_deref() == Some(call_id)
     });
-    of_call
-        .filter_map(|line| Some((value(line, "number")?, value(line, "status")?)))
-        .collect()
+    let told = of_call.filter_map(|line| Some((value(line, "number")?, value(line, "status")?)));
+    let mut told: Vec<_> = told.collect();
+    // The Manager Interface tells of an answer and of its end, as the dialplan does.
+    told.dedup();
+    told
+}
+
+/// Calls of the burst, and how many of them begin in a second.
+const BURST: usize = 300;
+const PER_SECOND: u32 = 20;
+
+/// Who calls in the burst, where they end, and who rang for them.
+const KINDS: [(&str, &str, &[&str]); 6] = [
+    (OF_ANNA, "101", &["101"]),
+    (OF_VIKTOR, "102", &["103", "102"]),
+    (OF_ONE_ON_LEAVE, "102", &["102"]),
+    (OF_ONE_OFF_DUTY, "102", &["102"]),
+    (OF_NOBODY, "ivr", &[]),
+    (STRANGER, "ivr", &[]),
+];
+
+/// Every call of a burst ends where the policy says, rings whom it says, and leaves no channel.
+#[test]
+fn three_hundred_calls_end_where_the_policy_says() {
+    for version in asterisk_versions() {
+        let mut office = Office::open(&version, Exchange::Asterisk, false);
+        let _daemon = Daemon::start(&office.site);
+        office.lab.phone("101", "answer");
+        office.lab.phone("102", "answer");
+        let callers: Vec<LabCaller> = (0..BURST)
+            .map(|index| LabCaller {
+                from: KINDS[index % KINDS.len()].0.to_owned(),
+                name: String::new(),
+                to: office.did("7495"),
+            })
+            .collect();
+        let hold = std::time::Duration::from_millis(1500);
+        let outcomes = office.lab.calls(&callers, PER_SECOND, hold);
+        for (index, (caller, outcome)) in callers.iter().zip(&outcomes).enumerate() {
+            let (from, went, rings) = KINDS[index % KINDS.len()];
+            let what = format!("{}: call {index} from {from}", office.title);
+            assert_eq!(outcome.went, went, "{what}");
+            let id = office.lab.call_id(&caller.to);
+            assert_eq!(office.lab.rung_for(&id), rings, "{what}");
+        }
+        office.is_quiet(&office.title);
+    }
+}
+
+/// With [ami] a phone that is off or set to do not disturb is not even rung.
+#[test]
+fn phones_that_are_off_are_passed_over_with_the_manager_interface() {
+    for version in asterisk_versions() {
+        let mut office = Office::open(&version, Exchange::Asterisk, false);
+        let ami = format!(
+            "[ami]\naddress = \"{}\"\nsecret = \"s3cret\"\n",
+            office.lab.ami_address()
+        );
+        let rules = std::fs::read_to_string(office.site.config()).unwrap();
+        std::fs::write(
+            office.site.config(),
+            rules.replacen("[log]", &format!("{ami}[log]"), 1),
+        )
+        .unwrap();
+        let daemon = Daemon::start(&office.site);
+        wait_for("Asterisk's states", || {
+            let told = daemon.log().contains("Asterisk tells how its phones stand");
+            let is_off = daemon.rings(&format!("phone={OF_VIKTOR}&trunk=7495"));
+            (told && is_off.as_deref() == Some("102")).then_some(())
+        });
+        let off = Row {
+            what: "known to be off, so the deputy at once",
+            phones: &[("101", "answer"), ("102", "answer")],
+            from: OF_VIKTOR,
+            to: "7495",
+            caller: Stays,
+            rings: &["102"],
+            went: "102",
+            told: &[("102", "ANSWER")],
+            name: "Мария Весна",
+        };
+        office.run(&off, &daemon);
+        office.lab.console("devstate change Custom:DND101 BUSY");
+        wait_for("do not disturb", || {
+            let rung = daemon.rings(&format!("phone={OF_ANNA}&trunk=7495"));
+            (rung.as_deref() == Some("102")).then_some(())
+        });
+        let quiet = Row {
+            what: "do not disturb, so the deputy at once",
+            from: OF_ANNA,
+            name: IVAN,
+            ..off
+        };
+        office.run(&quiet, &daemon);
+    }
 }
 
 fn every_row(exchange: Exchange, versions: &[&str], agi: bool) {

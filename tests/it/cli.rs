@@ -389,6 +389,8 @@ fn the_example_in_the_repository_is_the_one_that_is_printed() {
 #[test]
 fn every_option_of_the_example_is_known() {
     let folder = tempfile::tempdir().unwrap();
+    let script = "fn route(incoming, candidates) { candidates }";
+    std::fs::write(folder.path().join("route.rhai"), script).unwrap();
     let mut options = 0;
     for block in blocks(&pryamo::config::example()) {
         let needed: Vec<&str> = ["[[crm]]", "name =", "kind =", "url =", "token =", "file ="]
@@ -433,6 +435,14 @@ fn every_option_of_the_example_is_known() {
             }
             if !needed.contains(option) {
                 writeln!(text, "{option}").unwrap();
+            }
+            // A rule about a card is whole or none.
+            if block.header == "[[rules.card]]" {
+                let rest = ["field", "is", "ring"].into_iter().filter_map(|key| {
+                    let mut lines = block.lines.iter();
+                    lines.find(|line| line.starts_with(key) && *line != option)
+                });
+                rest.for_each(|line| writeln!(text, "{line}").unwrap());
             }
             let config = Config::parse(&text, Some(folder.path().join("pryamo.toml")), &[]);
             let config = config.unwrap_or_else(|error| panic!("{error}\n{text}"));

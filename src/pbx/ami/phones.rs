@@ -1,7 +1,8 @@
 //! How phones stand, from Asterisk's hints and device states.
 //!
 //! A hint knows an extension with all its devices; a device is asked where there is no hint. FreePBX
-//! keeps "do not disturb" as a device of its own, `Custom:DND101`. Facts: `pbx.h` (the bits of an
+//! keeps "do not disturb" as a device of its own, `Custom:DND101`, and puts it into the hint: such a
+//! hint is free although the phone itself is off, so a free hint is held against the phone. Facts: `pbx.h` (the bits of an
 //! extension's status), `devicestate.c`, FreePBX's donotdisturb module.
 
 use std::collections::HashMap;
@@ -95,7 +96,10 @@ impl Phones {
             names.find_map(|name| known.devices.get(&name).copied())
         };
         let told = hints.find(|state| *state != PhoneState::Unknown);
-        told.or_else(device).unwrap_or(PhoneState::Unknown)
+        match (told, device()) {
+            (Some(PhoneState::Free), Some(PhoneState::Unavailable)) => PhoneState::Unavailable,
+            (told, device) => told.or(device).unwrap_or(PhoneState::Unknown),
+        }
     }
 
     /// The extensions that have a hint in one of these contexts.
@@ -165,6 +169,8 @@ mod tests {
             (hint("101", "elsewhere", "4"), PhoneState::InUse),
             (hint("101", "ext-local", "4"), PhoneState::Unavailable),
             (hint("101", "ext-local", "0"), PhoneState::Free),
+            (device("PJSIP/101", "UNAVAILABLE"), PhoneState::Unavailable),
+            (device("PJSIP/101", "INUSE"), PhoneState::Free),
             (hint("101", "ext-local", "8"), PhoneState::Ringing),
             (hint("101", "ext-local", "9"), PhoneState::InUse),
             (hint("101", "ext-local", "17"), PhoneState::InUse),
