@@ -8,6 +8,7 @@ mod journal;
 mod replay;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
@@ -194,9 +195,10 @@ pub fn explanation(answer: &Value) -> String {
             .into_iter()
             .flatten()
     };
+    // Writing into a string does not fail.
     let mut told = String::new();
     for step in list("steps") {
-        told += &format!("  {}\n", text(step, "/text"));
+        let _ = writeln!(told, "  {}", text(step, "/text"));
     }
     let someone = |value: &Value, name: &str| match text(value, name) {
         name if name.is_empty() => text(value, "/number"),
@@ -205,11 +207,12 @@ pub fn explanation(answer: &Value) -> String {
     if text(answer, "/number").is_empty() {
         told += "nobody is rung\n";
     } else {
-        told += &format!("rings {}\n", someone(answer, "/employee/name"));
+        let _ = writeln!(told, "rings {}", someone(answer, "/employee/name"));
         for next in list("then") {
             let reason = text(next, "/reason").replace('_', " ");
-            told += &format!(
-                "  then, unanswered, {} ({reason})\n",
+            let _ = writeln!(
+                told,
+                "  then, unanswered, {} ({reason})",
                 someone(next, "/name")
             );
         }
@@ -218,7 +221,7 @@ pub fn explanation(answer: &Value) -> String {
         }
     }
     if !text(answer, "/name").is_empty() {
-        told += &format!("shows {}\n", text(answer, "/name"));
+        let _ = writeln!(told, "shows {}", text(answer, "/name"));
     }
     told
 }

@@ -54,7 +54,7 @@ impl DialStatus {
     /// Reads the dialplan's word; `None` if it is empty.
     pub fn read(written: &str) -> Option<Self> {
         let word = written.trim().to_ascii_uppercase();
-        (!word.is_empty()).then(|| match word.as_str() {
+        (!word.is_empty()).then_some(match word.as_str() {
             "ANSWER" | "ANSWERED" => Self::Answer,
             "BUSY" => Self::Busy,
             "NOANSWER" => Self::NoAnswer,

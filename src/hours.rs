@@ -53,6 +53,7 @@ impl Office {
 mod zone_name {
     use super::{Deserialize, TimeZone};
 
+    #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
     pub(super) fn serialize<S: serde::Serializer>(
         zone: &Option<TimeZone>,
         serializer: S,
@@ -79,6 +80,11 @@ mod zone_name {
 mod country_code {
     use super::{Country, Deserialize};
 
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the shape that serde asks for"
+    )]
     pub(super) fn serialize<S: serde::Serializer>(
         country: &Option<Country>,
         serializer: S,
@@ -127,6 +133,7 @@ impl Hours {
     }
 
     /// The same with the public holidays of a country (`RU`, two letters), which `PH` then means.
+    #[must_use]
     pub fn with_holidays(self, country: Country) -> Self {
         let context = Context::default().with_holidays(country.holidays());
         Self {
@@ -155,9 +162,11 @@ impl Hours {
     }
 }
 
-/// Reads a span of days, `2026-12-01..2026-12-14` with both ends inside, or of times,
+/// Reads a span of days or times; gives its first moment and the first moment after it.
+///
+/// `2026-12-01..2026-12-14` with both ends inside, or with times,
 /// `2026-12-01 13:00..2026-12-01 18:00`, by the clock of `zone`; one day or a span without its end
-/// stand alone: `2026-12-31`. Gives its first moment and the first moment after it.
+/// stand alone: `2026-12-31`.
 pub fn read_span(written: &str, zone: &TimeZone) -> Result<(Timestamp, Timestamp), String> {
     let fault = || {
         format!(
@@ -177,6 +186,7 @@ pub fn read_span(written: &str, zone: &TimeZone) -> Result<(Timestamp, Timestamp
     }
 }
 
+#[derive(Clone, Copy)]
 enum Edge {
     First,
     Last,

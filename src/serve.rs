@@ -174,18 +174,7 @@ impl Daemon {
         raise_open_files();
         // The numbering plans are unpacked at their first use: not while a caller waits.
         let _ = phone::read_caller("79161234567", config.phone.region);
-        let ran_lately = ran_lately(&config.data_dir, clock());
-        let mut sources = Vec::new();
-        for table in &config.crms {
-            if Config::is_import_only(table) {
-                tracing::warn!(crm = %table.name, "the configuration gives nothing to reach this CRM by; only what was imported answers");
-                continue;
-            }
-            let crm = open_crm(config, table, ran_lately)?;
-            let (name, fields) = (table.name.clone(), &table.common.fields);
-            let (region, identity) = (config.region_of(table), config.identity_of(table));
-            sources.push(Source::new(name, crm, region, fields, identity));
-        }
+        let sources = open_sources(config, ran_lately(&config.data_dir, clock()))?;
         let listener = listen(config.forward.listen)?;
         let address = listener
             .local_addr()
@@ -229,12 +218,7 @@ impl Daemon {
         match hooks_listener {
             None => web.api = web.api.merge(hooks),
             Some(listener) => {
-                let hooks = Arc::new(hooks);
-                let answer = move |request, _peer| {
-                    let hooks = Arc::clone(&hooks);
-                    async move { web::through_axum(&hooks, request).await }
-                };
-                tasks.spawn(http_server::serve(listener, answer, stop.clone()));
+                tasks.spawn(answer_hooks(listener, hooks, stop.clone()));
             }
         }
         let web = Arc::new(web);
@@ -371,6 +355,36 @@ fn ran_lately(data_dir: &Path, now: Timestamp) -> bool {
     written
         .max()
         .is_some_and(|at| now.duration_since(at) < LATELY)
+}
+
+/// The CRMs that the configuration gives something to reach by.
+fn open_sources(config: &Config, ran_lately: bool) -> Result<Vec<Source>, StartError> {
+    let mut sources = Vec::new();
+    for table in &config.crms {
+        if Config::is_import_only(table) {
+            tracing::warn!(crm = %table.name, "the configuration gives nothing to reach this CRM by; only what was imported answers");
+            continue;
+        }
+        let crm = open_crm(config, table, ran_lately)?;
+        let (name, fields) = (table.name.clone(), &table.common.fields);
+        let (region, identity) = (config.region_of(table), config.identity_of(table));
+        sources.push(Source::new(name, crm, region, fields, identity));
+    }
+    Ok(sources)
+}
+
+/// Notices on an address of their own.
+async fn answer_hooks(
+    listener: tokio::net::TcpListener,
+    hooks: axum::Router,
+    stop: CancellationToken,
+) {
+    let hooks = Arc::new(hooks);
+    let answer = move |request, _peer| {
+        let hooks = Arc::clone(&hooks);
+        async move { web::through_axum(&hooks, request).await }
+    };
+    http_server::serve(listener, answer, stop).await;
 }
 
 /// A door for every CRM that has a secret and can be reached.

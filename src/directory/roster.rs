@@ -96,6 +96,7 @@ pub struct Colleague {
     pub workday: Option<Workday>,
 }
 
+#[expect(clippy::ref_option, reason = "the shape that serde asks for")]
 fn hours_as_written<S: serde::Serializer>(
     hours: &Option<Hours>,
     serializer: S,

@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The first pause before Asterisk is called again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A line that stood so long was good: the pause begins anew.
-const STOOD_LONG: Duration = Duration::from_secs(60);
+const STOOD_LONG: Duration = Duration::from_mins(1);
 
 /// `[ami]`: the Manager Interface of the PBX.
 #[derive(Debug, Clone, Deserialize, Serialize)]

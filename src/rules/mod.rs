@@ -117,6 +117,9 @@ pub struct RuleError {
     pub text: String,
 }
 
+/// A rule, nothing for one that is off, or what is wrong with its table.
+pub type Opened = Result<Option<Box<dyn Rule>>, String>;
+
 /// A kind of rule: a row of [`KINDS`].
 pub struct Kind {
     /// Its table in the configuration, `[rules.NAME]`, and its name in messages.
@@ -124,7 +127,7 @@ pub struct Kind {
     /// A commented TOML example, every option with its default.
     pub example: &'static str,
     /// Makes the rule of its table; `None` if there is none. Gives nothing for a rule that is off.
-    pub open: fn(Option<toml::Value>, &Opening) -> Result<Option<Box<dyn Rule>>, String>,
+    pub open: fn(Option<toml::Value>, &Opening) -> Opened,
 }
 
 /// Every kind of rule, in the order in which they speak. A new one adds its row here and its `mod`

@@ -215,7 +215,7 @@ fn call_map(arrangement: &Arrangement, facts: &Facts<'_>) -> Map {
         ("phone".into(), facts.caller.digits().to_string().into()),
         (
             "did".into(),
-            text(facts.call.did.as_ref().map(|did| did.as_str())),
+            text(facts.call.did.as_ref().map(super::super::call::Did::as_str)),
         ),
         ("call_id".into(), text(facts.call.call_id.as_deref())),
         (

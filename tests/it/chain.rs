@@ -1,5 +1,6 @@
 //! The chain and its rules: who is rung in whose place, in which order, and who never is.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ fn staff() -> Staff {
     director.departments = vec!["9".to_owned()];
     let mut anna = employee(ANNA, "Анна Соколова", "101");
     anna.mobiles = vec!["+7 903 000-00-09".to_owned()];
-    anna.phones = anna.mobiles.clone();
+    anna.phones.clone_from(&anna.mobiles);
     Staff {
         employees: vec![
             anna,
@@ -271,13 +272,13 @@ async fn what_the_crm_says_of_absences_and_the_working_day_counts() {
     };
     let absent = changed(|one| {
         if one.id.as_str() == "17" {
-            one.absences = vec![away.clone()]
+            one.absences = vec![away.clone()];
         }
     });
     let closed = |state| {
         changed(move |one| {
             if one.id.as_str() == "17" {
-                one.workday = Some(state)
+                one.workday = Some(state);
             }
         })
     };
@@ -672,7 +673,7 @@ async fn fateful_office(fates: &[Fate], steps: &[&str]) -> Office {
         }
         employee.workday = fate.workday;
         if let Some(deputy) = fate.deputy {
-            rows += &format!("{} = {{ deputy = \"{deputy}\" }}\n", employee.id);
+            writeln!(rows, "{} = {{ deputy = \"{deputy}\" }}", employee.id).unwrap();
         }
     }
     let config = format!(

@@ -192,10 +192,6 @@ async fn told(office: &Office, situation: &Situation) -> String {
 
 /// `make snapshots` writes the page anew.
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "says whether the page is to be written, and is no setting of pryamo"
-)]
 async fn typical_calls_are_explained_as_reviewed() {
     let office = office().await;
     let talk = Talk {

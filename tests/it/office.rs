@@ -128,7 +128,7 @@ pub fn card(
     responsible: u64,
 ) -> (Card, Vec<E164>) {
     let mut card = Card::new(kind, EntityId::from(id));
-    card.name = name.to_owned();
+    name.clone_into(&mut card.name);
     card.responsible = Some(EmployeeId::new(&responsible.to_string()));
     card.modified = Some(at("2026-11-01T00:00:00Z"));
     card.phones = vec![phone.to_owned()];

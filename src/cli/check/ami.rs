@@ -44,7 +44,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         let own = all.iter().filter(|one| one.active);
         let own = own.filter_map(|one| one.extension.as_ref().ok());
         let mut without: Vec<&str> = own
-            .map(|extension| extension.as_str())
+            .map(crate::call::Extension::as_str)
             .filter(|extension| !hinted.iter().any(|hint| hint == extension))
             .collect();
         without.sort_unstable();

@@ -29,7 +29,7 @@ pub(super) struct Learned {
 #[derive(Debug)]
 pub(super) struct Legs {
     /// By the rung channel's unique id.
-    legs: HashMap<String, Leg>,
+    rung: HashMap<String, Leg>,
     pattern: ExtensionPattern,
     region: Region,
 }
@@ -45,7 +45,7 @@ struct Leg {
 impl Legs {
     pub(super) fn new(pattern: ExtensionPattern, region: Region) -> Self {
         Self {
-            legs: HashMap::new(),
+            rung: HashMap::new(),
             pattern,
             region,
         }
@@ -68,14 +68,14 @@ impl Legs {
         let Some(extension) = self.extension_of(event.get("DestChannel")) else {
             return;
         };
-        if self.legs.len() < MOST_LEGS {
+        if self.rung.len() < MOST_LEGS {
             let leg = Leg {
                 call_id: call_id(event),
                 extension,
                 began: now,
                 answered: None,
             };
-            self.legs.insert(event.get("DestUniqueid").to_owned(), leg);
+            self.rung.insert(event.get("DestUniqueid").to_owned(), leg);
         }
     }
 
@@ -88,7 +88,7 @@ impl Legs {
             learned.talk = self.talk(event, now);
         }
         let id = event.get("DestUniqueid");
-        let Some(leg) = self.legs.get_mut(id) else {
+        let Some(leg) = self.rung.get_mut(id) else {
             return learned;
         };
         learned.outcome = Some(Outcome {
@@ -101,13 +101,13 @@ impl Legs {
         if status == DialStatus::Answer {
             leg.answered = Some(now);
         } else {
-            self.legs.remove(id);
+            self.rung.remove(id);
         }
         learned
     }
 
     fn hang_up(&mut self, event: &Message, now: Timestamp) -> Learned {
-        let ended = self.legs.remove(event.get("Uniqueid"));
+        let ended = self.rung.remove(event.get("Uniqueid"));
         let outcome = ended.and_then(|leg| {
             let answered = leg.answered?;
             Some(Outcome {
@@ -208,14 +208,14 @@ mod tests {
         ))
     }
 
-    fn outcome(status: DialStatus, rang: u64, talked: Option<u64>) -> Option<Outcome> {
-        Some(Outcome {
+    fn outcome(status: DialStatus, rang: u64, talked: Option<u64>) -> Outcome {
+        Outcome {
             call_id: "7.1".to_owned(),
             number: "101".to_owned(),
             status,
             rang_seconds: Some(rang),
             talked_seconds: talked,
-        })
+        }
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
             ),
             at(7),
         );
-        assert_eq!(learned.outcome, outcome(DialStatus::Answer, 7, None));
+        assert_eq!(learned.outcome, Some(outcome(DialStatus::Answer, 7, None)));
         let (number, talk) = learned.talk.unwrap();
         assert_eq!(number.to_string(), "+79161234567");
         assert_eq!(
@@ -248,7 +248,10 @@ mod tests {
             ("101", Direction::Incoming)
         );
         let ended = legs.take(&Message::of("Event: Hangup\nUniqueid: 7.9"), at(70));
-        assert_eq!(ended.outcome, outcome(DialStatus::Answer, 7, Some(63)));
+        assert_eq!(
+            ended.outcome,
+            Some(outcome(DialStatus::Answer, 7, Some(63)))
+        );
         assert_eq!(
             legs.take(&Message::of("Event: Hangup\nUniqueid: 7.9"), at(71)),
             Learned::default()

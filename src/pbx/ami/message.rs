@@ -93,7 +93,7 @@ pub(super) fn action(name: &str, fields: &[(&str, &str)]) -> String {
             .chars()
             .filter(|letter| !letter.is_control())
             .collect();
-        text += &format!("{key}: {value}\r\n");
+        text.extend([key, ": ", &value, "\r\n"]);
     }
     text + "\r\n"
 }
