@@ -85,7 +85,7 @@ pub enum Reason {
     Group,
     /// Who spoke with the caller last.
     LastTalk,
-    /// The caller stands in `rules.lists.always`.
+    /// The caller stands in `rules.lists.always_to`.
     Listed,
     /// A field of the caller's card says so (`rules.card`).
     CardField,
@@ -159,7 +159,7 @@ pub enum Role {
     Group,
     /// Spoke with the caller last.
     LastTalk,
-    /// Named by `rules.lists.always`.
+    /// Named by `rules.lists.always_to`.
     Listed,
     /// Named by `rules.card`.
     CardField,
@@ -376,8 +376,6 @@ pub enum SkipReason {
     Phone(PhoneState),
     /// A field of the card speaks against it: the rule's own words.
     CardField(String),
-    /// The administrator's script dropped the candidate.
-    DroppedByScript,
 }
 
 impl SkipReason {
@@ -394,7 +392,6 @@ impl SkipReason {
             Self::DayNotOpen => "day_not_open",
             Self::Phone(state) => state.as_str(),
             Self::CardField(_) => "card_field",
-            Self::DroppedByScript => "dropped_by_script",
         }
     }
 }
@@ -442,7 +439,6 @@ impl fmt::Display for SkipReason {
             }
             Self::Phone(state) => write!(formatter, "the phone is {state}"),
             Self::CardField(text) => formatter.write_str(text),
-            Self::DroppedByScript => formatter.write_str("the script left them out"),
         }
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Extension, ExtensionPattern};
 use crate::phone::E164;
-use crate::presence::{Direction, Presence, Talk};
+use crate::presence::{Direction, Talk};
 
 /// The file in `data_dir`.
 const FILE: &str = "talks.sqlite";
@@ -134,17 +134,6 @@ impl Talks {
     pub fn last(&self, caller: E164) -> Option<Talk> {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
         last.get(&caller).cloned()
-    }
-}
-
-/// Without the Manager Interface talks are all that is known.
-impl Presence for Talks {
-    fn phone(&self, _extension: &Extension) -> crate::presence::PhoneState {
-        crate::presence::PhoneState::Unknown
-    }
-
-    fn last_talk(&self, caller: E164) -> Option<Talk> {
-        self.last(caller)
     }
 }
 

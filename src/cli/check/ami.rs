@@ -37,8 +37,11 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
         "{address} tells how phones stand: {} hints",
         hinted.len()
     ))];
-    // Known only while no daemon has the directory; the running one is not asked for it here.
-    if let Ok(directory) = serve::open_directory(config) {
+    // Known only while no daemon has the directory; the running one is not asked for it here. A folder
+    // that is not there is not made: it would belong to whoever runs this command.
+    if config.data_dir.exists()
+        && let Ok(directory) = serve::open_directory(config)
+    {
         let roster = directory.roster();
         let all = roster.all();
         let own = all.iter().filter(|one| one.active);
