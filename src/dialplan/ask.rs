@@ -13,13 +13,7 @@ const END: &str = "callid=${URIENCODE(${CHANNEL(linkedid)})}&number=${PRYAMO_RUN
 /// Steps behind which `PRYAMO_NUMBER`, `PRYAMO_RING` and `PRYAMO_NAME` hold the answer, as it came.
 pub(super) fn question(plan: &Plan) -> Vec<String> {
     let address = plan.address;
-    let mut steps: Vec<String> = [
-        "Set(PRYAMO_NUMBER=)",
-        "Set(PRYAMO_RING=)",
-        "Set(PRYAMO_NAME=)",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let mut steps = vec!["MSet(PRYAMO_NUMBER=,PRYAMO_RING=,PRYAMO_NAME=)".to_owned()];
     match plan.way {
         Way::FastAgi => steps.push(format!("AGI(agi://{address}/forward?{QUESTION})")),
         Way::Curl => steps.extend([

@@ -128,10 +128,7 @@ fn call(plan: &Plan) -> Vec<Step> {
     let rounds = plan.rounds;
     let mut all = vec![
         step("Set(PRYAMO_DID=${ARG1})"),
-        step("Set(PRYAMO_TRIED=)"),
-        step("Set(PRYAMO_COMMA=)"),
-        step("Set(PRYAMO_STATUS=)"),
-        step("Set(PRYAMO_ROUND=0)"),
+        step("MSet(PRYAMO_TRIED=,PRYAMO_STATUS=,PRYAMO_ROUND=0)"),
         step("GotoIf($[${LEN(${PRYAMO_DID})} > 0]?ask)"),
         step("Set(PRYAMO_DID=${FROM_DID})"),
         step("GotoIf($[${LEN(${PRYAMO_DID})} > 0]?ask)"),
@@ -150,8 +147,7 @@ fn call(plan: &Plan) -> Vec<Step> {
         // Whatever is answered, no call goes round for ever.
         step(&format!("GotoIf($[${{PRYAMO_ROUND}} >= {rounds}]?back)")),
         step("Set(PRYAMO_ROUND=$[${PRYAMO_ROUND} + 1])"),
-        step("Set(PRYAMO_TRIED=${PRYAMO_TRIED}${PRYAMO_COMMA}${PRYAMO_NUMBER})"),
-        step("Set(PRYAMO_COMMA=,)"),
+        step("Set(PRYAMO_TRIED=${PRYAMO_TRIED},${PRYAMO_NUMBER})"),
     ]);
     all.extend(known(plan));
     all.extend([step("Set(PRYAMO_STATUS=CHANUNAVAIL)"), step("Goto(ask)")]);
@@ -189,7 +185,7 @@ fn ring(plan: &Plan) -> Vec<Step> {
     let dial = |options: &str| {
         format!("Dial(Local/${{PRYAMO_NUMBER}}@{internal}/n,${{PRYAMO_RING}}{options})")
     };
-    let rung = "Set(PRYAMO_RUNG=${PRYAMO_NUMBER})";
+    let rung = "MSet(PRYAMO_RUNG=${PRYAMO_NUMBER},PRYAMO_SINCE=${EPOCH})";
     let mut all = match plan.exchange {
         Exchange::Asterisk => vec![labelled("ring", rung)],
         Exchange::FreePbx(_) => vec![
@@ -200,7 +196,6 @@ fn ring(plan: &Plan) -> Vec<Step> {
         ],
     };
     all.extend([
-        step("Set(PRYAMO_SINCE=${EPOCH})"),
         // Pushed once: what others push above it meanwhile must not be taken for ours.
         step("GotoIf($[${LEN(${PRYAMO_WATCHED})} > 0]?watched)"),
         step("Set(PRYAMO_WATCHED=1)"),
@@ -255,13 +250,19 @@ fn asked(plan: &Plan) -> Vec<Step> {
         .into_iter()
         .map(|does| ("", does))
         .collect();
-    let digits = |of: &str| format!("Set(PRYAMO_DIGITS=${{FILTER(0-9,${{{of}}})}})");
+    let length = |of: &str| format!("${{LEN(${{{of}}})}}");
+    let digits = |of: &str| format!("${{LEN(${{FILTER(0-9,${{{of}}})}})}}");
+    let (ring, ring_digits) = (length("PRYAMO_RING"), digits("PRYAMO_RING"));
+    let (number, number_digits) = (length("PRYAMO_NUMBER"), digits("PRYAMO_NUMBER"));
     all.extend([
-        step(&digits("PRYAMO_RING")),
-        step("GotoIf($[${LEN(${PRYAMO_DIGITS})} > 0 & ${LEN(${PRYAMO_DIGITS})} < 4 & ${LEN(${PRYAMO_DIGITS})} = ${LEN(${PRYAMO_RING})}]?timed)"),
+        step(&format!(
+            "GotoIf($[{ring} > 0 & {ring} < 4 & {ring_digits} = {ring}]?timed)"
+        )),
         step(&format!("Set(PRYAMO_RING={RING_SECONDS})")),
-        ("timed", digits("PRYAMO_NUMBER")),
-        step("GotoIf($[${LEN(${PRYAMO_DIGITS})} = ${LEN(${PRYAMO_NUMBER})} & ${LEN(${PRYAMO_DIGITS})} < 21]?whole)"),
+        labelled(
+            "timed",
+            &format!("GotoIf($[{number_digits} = {number} & {number} < 21]?whole)"),
+        ),
         step("Set(PRYAMO_NUMBER=)"),
         labelled("whole", "Return()"),
     ]);

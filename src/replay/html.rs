@@ -41,8 +41,9 @@ svg.share { width: 100%; min-width: 120px; height: 14px; border-radius: 3px; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 500; font-size: 14px; color: var(--soft); padding: 0 0 8px 20px; white-space: nowrap; }
 td { text-align: right; padding: 7px 0 7px 20px; border-top: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: break-word; }
 td.bar { width: 32%; } footer { margin-top: 20px; font-size: 14px; color: var(--soft); }
+@media (max-width: 640px) { main { padding: 20px 12px 40px; } section { padding: 16px; } td.bar { display: none; } th { white-space: normal; } th, td { padding-left: 10px; } }
 @media print { body { background: #fff; } .tile, section { break-inside: avoid; } }
 ";
 
