@@ -146,9 +146,12 @@ async fn route(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Respon
 /// Somebody who is rung when those before do not answer.
 #[derive(Debug, Serialize)]
 pub struct Next {
-    number: Target,
-    name: Option<String>,
-    reason: Reason,
+    /// What is rung.
+    pub number: Target,
+    /// Whose it is; `None` for a group.
+    pub name: Option<String>,
+    /// Why they are rung.
+    pub reason: Reason,
 }
 
 /// Who is rung one after another when nobody answers, behind the one whom `decision` rings; `None`

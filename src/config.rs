@@ -28,6 +28,7 @@ use crate::directory::{CrmRules, Override, RosterRules};
 use crate::hooks;
 use crate::hours;
 use crate::journal;
+use crate::page;
 use crate::pbx::{self, ami, fastagi, talks};
 use crate::phone::Region;
 use crate::record::{Absence, CrmName, EntityKind};
@@ -91,6 +92,8 @@ pub struct Config {
     pub sync: sync::Settings,
     /// `[hooks]`.
     pub hooks: hooks::Settings,
+    /// `[page]`.
+    pub page: page::Settings,
     /// `[journal]`.
     pub journal: journal::Settings,
     /// `[log]`.

@@ -36,6 +36,7 @@ pub mod hooks;
 pub mod http_server;
 pub mod journal;
 pub mod metrics;
+pub mod page;
 pub mod replay;
 pub mod script;
 pub mod serve;

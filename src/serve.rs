@@ -29,6 +29,7 @@ use crate::hooks::{self, Hooks};
 use crate::http_server;
 use crate::journal::{self, Journal};
 use crate::metrics;
+use crate::page::{self, Door, Page};
 use crate::phone;
 use crate::presence::{self, Presence};
 use crate::reception::{Reception, Watcher};
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The address for notices cannot be listened on.
     #[error("cannot listen on {0} (`hooks.listen`)")]
     ListenForHooks(SocketAddr, #[source] std::io::Error),
+    /// The address for the page cannot be listened on.
+    #[error("cannot listen on {0} (`page.listen`)")]
+    ListenForPage(SocketAddr, #[source] std::io::Error),
     /// The address for FastAGI cannot be listened on.
     #[error("cannot listen on {0} (`fastagi.listen`); change it, or switch it off with \"\"")]
     ListenForFastAgi(SocketAddr, #[source] std::io::Error),
@@ -201,9 +205,12 @@ impl Daemon {
         let mirrors: Vec<Arc<Mirror>> = sources.iter().map(mirror).collect();
         let hooks = hooks::routes(Arc::new(open_hooks(config, &mirrors)));
         let hooks_listener = config.hooks.listen.map(listen_for_hooks).transpose()?;
+        let page_listener = config.page.listen.map(listen_for_page).transpose()?;
         let pbx = Pbx::open(config, clock());
         let presence = pbx.presence();
         let (watchers, journal) = start_journal(config, &directory, &clock)?;
+        let stop = CancellationToken::new();
+        let door = Arc::new(Door::open(&config.data_dir));
         let mut web = Self::web(
             config,
             directory,
@@ -212,9 +219,14 @@ impl Daemon {
             &clock,
             presence,
             watchers,
+            Looking { door, stop: stop.clone() },
         )?;
-        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        if let Some(listener) = page_listener
+            && let Some(page) = web.page.take()
+        {
+            tasks.spawn(answer_page(listener, page, stop.clone()));
+        }
         match hooks_listener {
             None => web.api = web.api.merge(hooks),
             Some(listener) => {
@@ -246,6 +258,7 @@ impl Daemon {
         clock: &Clock,
         presence: Arc<dyn Presence>,
         watchers: Vec<Arc<dyn Watcher>>,
+        looking: Looking,
     ) -> Result<Web, StartError> {
         let live = Arc::new(Live::new(
             sources,
@@ -257,7 +270,7 @@ impl Daemon {
             config.router_settings(),
             Arc::clone(&directory),
             live,
-            presence,
+            Arc::clone(&presence),
             rules,
         );
         let router = Arc::new(router);
@@ -282,6 +295,17 @@ impl Daemon {
             // A second daemon in one process (tests) goes without.
             prometheus: metrics::install().ok(),
         };
+        let api = Arc::new(api);
+        let page = config.page.enabled.then(|| {
+            page::routes(Arc::new(Page {
+                api: Arc::clone(&api),
+                door: looking.door,
+                presence,
+                settings: config.page.clone(),
+                zone: config.office.zone(),
+                stop: looking.stop,
+            }))
+        });
         Ok(Web {
             reception: Arc::new(Reception::new(router, Arc::clone(clock), watchers)),
             names: config.names.clone(),
@@ -289,7 +313,9 @@ impl Daemon {
                 allow: config.forward.allow.clone(),
                 token: config.forward.token.clone(),
             },
-            api: api::routes(Arc::new(api)),
+            api: api::routes(Arc::clone(&api)),
+            page,
+            background: Handle::current(),
         })
     }
 
@@ -306,6 +332,12 @@ impl Daemon {
             let _ = tokio::task::spawn_blocking(move || journal.stop()).await;
         }
     }
+}
+
+/// What the page is given besides what is made anew.
+struct Looking {
+    door: Arc<Door>,
+    stop: CancellationToken,
 }
 
 /// Who hears of calls, and the thread behind them.
@@ -387,6 +419,20 @@ async fn answer_hooks(
     http_server::serve(listener, answer, stop).await;
 }
 
+/// The operators' page on an address of its own.
+async fn answer_page(
+    listener: tokio::net::TcpListener,
+    page: axum::Router,
+    stop: CancellationToken,
+) {
+    let page = Arc::new(page);
+    let answer = move |request, peer| {
+        let page = Arc::clone(&page);
+        async move { web::answer_page(&Handle::current(), &page, request, peer).await }
+    };
+    http_server::serve(listener, answer, stop).await;
+}
+
 /// A door for every CRM that has a secret and can be reached.
 fn open_hooks(config: &Config, mirrors: &[Arc<Mirror>]) -> Hooks {
     let mut hooks = Hooks::default();
@@ -403,10 +449,17 @@ fn open_hooks(config: &Config, mirrors: &[Arc<Mirror>]) -> Hooks {
 }
 
 fn listen_for_hooks(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
-    let fault = |cause| StartError::ListenForHooks(address, cause);
-    let listener = bind(address).map_err(fault)?;
-    listener.set_nonblocking(true).map_err(fault)?;
-    tokio::net::TcpListener::from_std(listener).map_err(fault)
+    listen_beside(address).map_err(|cause| StartError::ListenForHooks(address, cause))
+}
+
+fn listen_for_page(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
+    listen_beside(address).map_err(|cause| StartError::ListenForPage(address, cause))
+}
+
+fn listen_beside(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let listener = bind(address)?;
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 /// Runs a mirror until `stop`, again should it fail inside: one card that nobody foresaw must not

@@ -7,15 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 use crate::caller_name;
+use crate::metrics;
 use crate::pbx::{ended, forward};
 use crate::reception::Reception;
 
@@ -27,8 +30,12 @@ pub struct Web {
     pub names: caller_name::Settings,
     /// Who may ask.
     pub access: Access,
-    /// All other addresses.
+    /// JSON, metrics and hooks.
     pub api: axum::Router,
+    /// The operators' page, unless it has an address of its own.
+    pub page: Option<axum::Router>,
+    /// Where the page is made: not on the threads that answer calls.
+    pub background: Handle,
 }
 
 /// Who may ask `/forward`, `/ended`, `/name`, `/metrics` and the API.
@@ -97,8 +104,15 @@ impl Web {
             "healthz" | "readyz" => through_axum(&self.api, request).await,
             // The secret in the address says who may.
             _ if path.starts_with("hooks/") => through_axum(&self.api, request).await,
-            _ if !may_ask() => status(StatusCode::FORBIDDEN),
-            _ => through_axum(&self.api, request).await,
+            "metrics" if !may_ask() => status(StatusCode::FORBIDDEN),
+            "metrics" => through_axum(&self.api, request).await,
+            _ if path.starts_with("api/") && !may_ask() => status(StatusCode::FORBIDDEN),
+            _ if path.starts_with("api/") => through_axum(&self.api, request).await,
+            // The page has a door of its own.
+            _ => match &self.page {
+                Some(page) => answer_page(&self.background, page, request, peer).await,
+                None => status(StatusCode::NOT_FOUND),
+            },
         }
     }
 
@@ -120,6 +134,22 @@ pub async fn through_axum(router: &axum::Router, request: Request<Incoming>) -> 
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+/// An answer of the operators' page, made on the runtime of the syncs; only its bytes pass here.
+pub async fn answer_page(
+    background: &Handle,
+    page: &axum::Router,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<Body> {
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let page = page.clone();
+    let made = background.spawn(async move { through_axum(&page, request).await });
+    made.await.unwrap_or_else(|_| {
+        metrics::count_panic();
+        status(StatusCode::INTERNAL_SERVER_ERROR)
+    })
 }
 
 fn is_question(method: &Method) -> bool {

@@ -34,11 +34,12 @@ const TABLES: &[&str] = &[
     "rules",
     "sync",
     "hooks",
+    "page",
     "journal",
     "log",
 ];
 /// Tables of features that this version does not have yet: noted, not refused.
-const LATER_TABLES: &[&str] = &["page"];
+const LATER_TABLES: &[&str] = &[];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
@@ -120,6 +121,7 @@ impl Reader<'_> {
             rules: self.table(&mut table, "rules")?,
             sync: self.take(&mut table, "sync")?,
             hooks: self.take(&mut table, "hooks")?,
+            page: self.take(&mut table, "page")?,
             journal: self.take(&mut table, "journal")?,
             log: self.take(&mut table, "log")?,
             path,
@@ -159,6 +161,10 @@ impl Reader<'_> {
             .fastagi
             .check()
             .map_err(|text| self.wrong("listen", text))?;
+        config
+            .page
+            .check()
+            .map_err(|text| self.wrong("base_path", text))?;
         config
             .asterisk
             .check()

@@ -9,6 +9,7 @@ use crate::directory;
 use crate::hooks;
 use crate::hours;
 use crate::journal;
+use crate::page;
 use crate::pbx::{ami, fastagi, talks};
 use crate::rules;
 use crate::sync;
@@ -72,6 +73,7 @@ pub fn show(config: &Config) -> String {
     put_in("rules", Some(config.rules.clone().into()));
     put_in("sync", toml::Value::try_from(&config.sync).ok());
     put_in("hooks", toml::Value::try_from(&config.hooks).ok());
+    put_in("page", toml::Value::try_from(&config.page).ok());
     put_in("journal", toml::Value::try_from(&config.journal).ok());
     put_in("log", toml::Value::try_from(&config.log).ok());
     let crms: Vec<toml::Value> = config
@@ -159,6 +161,8 @@ pub fn example() -> String {
     text.push_str(fastagi::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(dialplan::Settings::EXAMPLE);
+    text.push('\n');
+    text.push_str(page::Settings::EXAMPLE);
     text.push('\n');
     text.push_str(journal::Settings::EXAMPLE);
     text.push('\n');

@@ -1,0 +1,189 @@
+//! The operators' page: who gets which call, and what needs a hand. Rendered here, for browsers.
+//!
+//! Works without the Internet: style, script and icons are in the binary. Every address but the way in
+//! wants a session; whatever changes something wants an administrator and the session's own token.
+//! Runs on the runtime of the syncs, never on the threads that answer calls.
+
+mod access;
+mod assets;
+mod mirrors;
+mod session;
+pub mod steps;
+pub mod users;
+mod view;
+mod who;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::middleware;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use jiff::tz::TimeZone;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+pub use self::access::Door;
+pub use self::view::Language;
+use self::view::View;
+use crate::api::Api;
+use crate::presence::Presence;
+use crate::record::{CrmName, EmployeeId};
+
+/// `[page]`: the operators' page.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Whether there is a page. Default: true.
+    pub enabled: bool,
+    /// An address and port for the page alone; with it `forward.listen` has no page. Default: none.
+    pub listen: Option<SocketAddr>,
+    /// The path under which a reverse proxy shows it: `/pryamo`. Default: none.
+    pub base_path: String,
+    /// True where browsers reach it by HTTPS only: the session's cookie then never goes without.
+    pub https: bool,
+    /// The language of a browser that names neither: ru or en. Default: ru.
+    pub language: Language,
+    /// Nobody is asked for a password: only for the made-up company of `demo`.
+    #[serde(skip)]
+    pub open_to_all: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: None,
+            base_path: String::new(),
+            https: false,
+            language: Language::Ru,
+            open_to_all: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The options with their defaults, for the example configuration.
+    pub const EXAMPLE: &'static str = "\
+# [page]
+# enabled = true                 # the operators' page at /; `pryamo password` sets who may see it
+# listen = \"127.0.0.1:8079\"      # the page alone, for a proxy that faces people; else at forward.listen
+# base_path = \"\"                 # \"/pryamo\" where a reverse proxy shows it under that path
+# https = false                  # true where browsers reach it by HTTPS only
+# language = \"ru\"                # or \"en\": for browsers that name neither
+";
+
+    /// Says what is wrong with a value, in words for the administrator.
+    pub fn check(&self) -> Result<(), String> {
+        let base = &self.base_path;
+        let is_plain = base
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
+        if base.is_empty() || (base.starts_with('/') && !base.ends_with('/') && is_plain) {
+            return Ok(());
+        }
+        Err(format!(
+            "`page.base_path = \"{base}\"` must begin with a slash and end without one: \"/pryamo\""
+        ))
+    }
+}
+
+/// What the pages are made from.
+pub struct Page {
+    /// What the daemon's JSON addresses answer from: router, directory, mirrors, journal.
+    pub api: Arc<Api>,
+    /// Who may come in; lives as long as the process.
+    pub door: Arc<Door>,
+    /// How phones stand.
+    pub presence: Arc<dyn Presence>,
+    /// `[page]`.
+    pub settings: Settings,
+    /// The office's clock.
+    pub zone: TimeZone,
+    /// Ends what streams.
+    pub stop: CancellationToken,
+}
+
+/// The page's addresses.
+pub fn routes(page: Arc<Page>) -> axum::Router {
+    let inside = axum::Router::new()
+        .route("/", get(who::show))
+        .route("/who", get(who::show))
+        .route("/mirrors", get(mirrors::show))
+        .route("/mirrors/sync", post(mirrors::sync))
+        .route("/sign-out", post(access::sign_out))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&page),
+            access::guard,
+        ));
+    let outside = axum::Router::new()
+        .route("/sign-in", get(access::show_sign_in).post(access::sign_in))
+        .route("/first", get(access::show_first).post(access::first))
+        .route("/language/{code}", get(view::choose_language))
+        .route("/assets/{file}", get(assets::serve));
+    let sessions = page.door.sessions(&page.settings);
+    let all = inside
+        .merge(outside)
+        .fallback(async || Fault::NotFound)
+        .layer(sessions)
+        .layer(middleware::from_fn(view::protect))
+        .with_state(Arc::clone(&page));
+    if page.settings.base_path.is_empty() {
+        return all;
+    }
+    // A proxy may hand the path on as it came, or without its own part.
+    axum::Router::new()
+        .nest(&page.settings.base_path, all.clone())
+        .fallback_service(all)
+}
+
+/// Why a page is not shown.
+#[derive(Debug)]
+pub enum Fault {
+    /// There is no such page, or no such thing on it.
+    NotFound,
+    /// A form that did not come from our own page, or is too old.
+    Stale,
+    /// A viewer asked for what only an administrator may do.
+    Forbidden,
+    /// The form holds what cannot be taken; the text is for the person.
+    Wrong(String),
+    /// Something failed inside; the text is for the person.
+    Failed(String),
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let (status, text) = match self {
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "Такой страницы нет. / There is no such page.".to_owned(),
+            ),
+            Self::Stale => (
+                StatusCode::FORBIDDEN,
+                "Страница устарела, откройте её снова. / The page is too old, open it again."
+                    .to_owned(),
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "Это может только администратор. / Only an administrator may do this.".to_owned(),
+            ),
+            Self::Wrong(text) => (StatusCode::UNPROCESSABLE_ENTITY, text),
+            Self::Failed(text) => (StatusCode::INTERNAL_SERVER_ERROR, text),
+        };
+        (status, text).into_response()
+    }
+}
+
+/// Where an employee is shown.
+fn employee_path(crm: &CrmName, id: &EmployeeId) -> String {
+    let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    format!("/employees?crm={}&id={}", encoded(crm.as_str()), encoded(id.as_str()))
+}
+
+/// Back to a page, behind a form.
+fn back_to(view: &View, path: &str) -> Response {
+    Redirect::to(&view.href(path)).into_response()
+}

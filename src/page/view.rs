@@ -1,0 +1,287 @@
+//! What every page has: its language, its frame, the person who looks, and how figures are written.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{FromRequestParts, Path, Query, Request};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::access::Visitor;
+use super::users::Role;
+use super::{Fault, Page};
+
+/// The cookie that keeps the language.
+const COOKIE: &str = "pryamo_language";
+/// What a browser may load and do here. Everything is our own, and nothing stands inside a page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The sections.
+const MENU: [(&str, &str, &str); 2] = [
+    ("/who", "Кому номер?", "Who gets it?"),
+    ("/mirrors", "Копии CRM", "Mirrors"),
+];
+
+/// The languages of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Russian.
+    Ru,
+    /// English.
+    En,
+}
+
+impl Language {
+    /// Its code.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ru => "ru",
+            Self::En => "en",
+        }
+    }
+
+    fn read(code: &str) -> Option<Self> {
+        [Self::Ru, Self::En]
+            .into_iter()
+            .find(|language| code.starts_with(language.as_str()))
+    }
+
+    /// One of two texts.
+    pub fn say<'a>(self, russian: &'a str, english: &'a str) -> &'a str {
+        match self {
+            Self::Ru => russian,
+            Self::En => english,
+        }
+    }
+}
+
+/// What a page is shown with.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) language: Language,
+    base: String,
+    /// The page's own path, to mark it in the menu.
+    path: String,
+    visitor: Option<Visitor>,
+    pub(super) zone: TimeZone,
+    pub(super) now: Timestamp,
+}
+
+impl FromRequestParts<Arc<Page>> for View {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, page: &Arc<Page>) -> Result<Self, Infallible> {
+        let header = |name: header::HeaderName| {
+            let value = parts.headers.get(name);
+            value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+        };
+        let chosen = header(header::COOKIE)
+            .split(';')
+            .filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+            .find_map(Language::read);
+        let spoken = header(header::ACCEPT_LANGUAGE)
+            .split(',')
+            .find_map(|one| Language::read(one.trim()));
+        let base = page.settings.base_path.clone();
+        let path = parts.uri.path();
+        Ok(Self {
+            language: chosen.or(spoken).unwrap_or(page.settings.language),
+            path: path.strip_prefix(base.as_str()).unwrap_or(path).to_owned(),
+            base,
+            visitor: parts.extensions.get::<Visitor>().cloned(),
+            zone: page.zone.clone(),
+            now: (page.api.clock)(),
+        })
+    }
+}
+
+impl View {
+    /// One of two texts.
+    pub(super) fn say<'a>(&self, russian: &'a str, english: &'a str) -> &'a str {
+        self.language.say(russian, english)
+    }
+
+    /// An address of ours, as a browser must ask for it.
+    pub(super) fn href(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// An asset's address; it changes with the asset.
+    pub(super) fn asset(&self, file: &str) -> String {
+        self.href(&super::assets::address(file))
+    }
+
+    /// The sections: path, Russian and English name.
+    pub(super) fn menu(&self) -> &'static [(&'static str, &'static str, &'static str)] {
+        &MENU
+    }
+
+    /// What marks the menu's own place.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        self.path == path || (path.len() > 1 && self.path.starts_with(path))
+    }
+
+    /// The path, to come back to it.
+    pub(super) fn here(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn is_signed_in(&self) -> bool {
+        self.visitor.is_some()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.visitor.as_ref().map_or("", |visitor| &visitor.name)
+    }
+
+    /// What forms must carry.
+    pub(super) fn token(&self) -> &str {
+        self.visitor.as_ref().map_or("", |visitor| &visitor.token)
+    }
+
+    pub(super) fn is_administrator(&self) -> bool {
+        let role = self.visitor.as_ref().map(|visitor| visitor.role);
+        role == Some(Role::Administrator)
+    }
+
+    /// The other language, and what it calls itself.
+    pub(super) fn other_language(&self) -> (&'static str, &'static str) {
+        match self.language {
+            Language::Ru => ("en", "English"),
+            Language::En => ("ru", "Русский"),
+        }
+    }
+
+    /// A count with its thousands set apart by narrow no-break spaces.
+    pub(super) fn count(&self, count: &u64) -> String {
+        let digits = count.to_string();
+        let mut written = String::new();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                written.push('\u{202f}');
+            }
+            written.push(digit);
+        }
+        written
+    }
+
+    /// A share in percent with one decimal place; a dash of nothing.
+    pub(super) fn share(&self, part: &u64, whole: &u64) -> String {
+        let Some(thousandth) = (part * 1000).checked_div(*whole) else {
+            return "—".to_owned();
+        };
+        let point = self.say(",", ".");
+        format!("{}{point}{}\u{a0}%", thousandth / 10, thousandth % 10)
+    }
+
+    /// A moment by the office's clock: the time alone for today.
+    pub(super) fn moment(&self, at: &Timestamp) -> String {
+        let zoned = at.to_zoned(self.zone.clone());
+        let today = self.now.to_zoned(self.zone.clone()).date();
+        let written = if zoned.date() == today {
+            zoned.strftime("%H:%M:%S")
+        } else {
+            zoned.strftime(self.say("%d.%m.%Y %H:%M", "%Y-%m-%d %H:%M"))
+        };
+        written.to_string()
+    }
+
+    /// A span in words, the largest unit alone.
+    pub(super) fn span(&self, seconds: &u64) -> String {
+        let (number, russian, english) = match seconds {
+            0..120 => (*seconds, "с", "s"),
+            120..7200 => (seconds / 60, "мин", "min"),
+            7200..172_800 => (seconds / 3600, "ч", "h"),
+            _ => (seconds / 86_400, "дн", "days"),
+        };
+        format!("{number}\u{a0}{}", self.say(russian, english))
+    }
+
+    /// The page as an answer.
+    pub(super) fn render(&self, template: &impl Template) -> Response {
+        match template.render() {
+            Ok(text) => Html(text).into_response(),
+            Err(error) => Fault::Failed(error.to_string()).into_response(),
+        }
+    }
+}
+
+/// What every answer of the page carries, whatever it is.
+pub(super) async fn protect(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Back {
+    to: String,
+}
+
+/// Keeps the language in a cookie and goes back.
+pub(super) async fn choose_language(
+    view: View,
+    Path(code): Path<String>,
+    Query(Back { to }): Query<Back>,
+) -> Response {
+    let Some(language) = Language::read(&code) else {
+        return Fault::NotFound.into_response();
+    };
+    let is_own = to.starts_with('/') && !to.starts_with("//") && !to.contains('\\');
+    let to = view.href(if is_own { &to } else { "/" });
+    let mut cookie = format!("{COOKIE}={}; Max-Age=31536000; SameSite=Lax", language.as_str());
+    // Writing into a string does not fail.
+    let _ = write!(cookie, "; Path={}", view.href("/"));
+    ([(header::SET_COOKIE, cookie)], Redirect::to(&to)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(language: Language) -> View {
+        View {
+            language,
+            base: "/pryamo".to_owned(),
+            path: "/journal".to_owned(),
+            visitor: None,
+            zone: TimeZone::UTC,
+            now: Timestamp::from_second(1_795_348_800).unwrap(),
+        }
+    }
+
+    #[test]
+    fn figures_are_written_as_people_of_the_language_write_them() {
+        let (ru, en) = (view(Language::Ru), view(Language::En));
+        assert_eq!(ru.count(&1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(ru.count(&999), "999");
+        assert_eq!(ru.share(&1, &3), "33,3\u{a0}%");
+        assert_eq!(en.share(&1, &3), "33.3\u{a0}%");
+        assert_eq!(en.share(&0, &0), "—");
+        assert_eq!(ru.span(&7200), "2\u{a0}ч");
+        let lately = Timestamp::from_second(1_795_348_800 - 60).unwrap();
+        assert!(en.moment(&lately).starts_with("20"), "{}", en.moment(&lately));
+        assert_eq!(ru.href("/journal"), "/pryamo/journal");
+    }
+}
