@@ -374,7 +374,8 @@ fn reachable<'a>(
         Ok(extension) => Ok((employee, extension)),
         Err(error) => Err(SkipReason::NoExtension {
             employee: employee.name.clone(),
-            why: error.to_string(),
+            id: employee.id.clone(),
+            why: error.clone(),
         }),
     }
 }

@@ -369,6 +369,7 @@ async fn run_demo(minutes: u64) -> Result<u8> {
             }
         );
     }
+    println!("# the operators' page\n{base}/\n");
     println!("# the same decision step by step");
     // As it was called: `make demo` does not install it.
     let own = std::env::args()

@@ -2,17 +2,22 @@
 //!
 //! Every front end, `explain` and the API show the same value.
 
+mod said;
+
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::civil::DateTime;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use crate::call::{DialStatus, Did, Target};
+use crate::call::{DialStatus, Did, ExtensionError, Target};
 use crate::directory::{Colleague, Refreshed, Roster};
 use crate::phone::E164;
 use crate::presence::PhoneState;
 use crate::record::{CrmName, EmployeeId, Entity, EntityId, EntityKind};
+
+pub use said::{Because, CardMatch, Held, HoursOf, Said, listed};
 
 /// The answer to one question about one call.
 #[derive(Debug, Clone, PartialEq)]
@@ -311,12 +316,12 @@ pub enum Step {
         /// The entity.
         entity: EntityName,
         /// What put it there.
-        because: String,
+        because: Because,
     },
     /// An entity was passed over: its responsible cannot be rung.
     PassedOver(EntityName, SkipReason),
     /// A rule speaks of the whole call: its name, and what it says.
-    Told(&'static str, String),
+    Told(&'static str, Said),
     /// A candidate may not be rung now.
     Skipped(CandidateName, SkipReason),
     /// This candidate is rung, so many seconds.
@@ -351,8 +356,10 @@ pub enum SkipReason {
     NoExtension {
         /// The employee's name.
         employee: String,
+        /// Their identifier in the entity's CRM.
+        id: EmployeeId,
         /// Why.
-        why: String,
+        why: ExtensionError,
     },
     /// Rung for this call already, with this outcome if it was the last one.
     AlreadyTried(Option<DialStatus>),
@@ -365,17 +372,19 @@ pub enum SkipReason {
     },
     /// Not within working hours.
     OutsideHours {
-        /// The hours that hold, and whose they are: "the office works Mon-Fri 09:00-18:00".
+        /// Whose hours hold.
+        whose: HoursOf,
+        /// These hours as they were written: "Mon-Fri 09:00-18:00".
         hours: String,
-        /// When they begin next, by the office's clock.
-        next: Option<String>,
+        /// When they begin next, by the clock that they go by.
+        next: Option<DateTime>,
     },
     /// The CRM's working day is closed or paused.
     DayNotOpen,
     /// The phone cannot take a call.
     Phone(PhoneState),
-    /// A field of the card speaks against it: the rule's own words.
-    CardField(String),
+    /// A field of the card speaks against it.
+    CardField(CardMatch),
 }
 
 impl SkipReason {
@@ -407,7 +416,7 @@ impl fmt::Display for SkipReason {
                 )
             }
             Self::Dismissed(name) => write!(formatter, "its responsible {name} is dismissed"),
-            Self::NoExtension { employee, why } => {
+            Self::NoExtension { employee, why, .. } => {
                 write!(
                     formatter,
                     "its responsible {employee} cannot be rung: {why}"
@@ -425,20 +434,18 @@ impl fmt::Display for SkipReason {
                 write!(formatter, "is away until {until}")
             }
             Self::Absent { what, until } => write!(formatter, "is away until {until} ({what})"),
-            Self::OutsideHours { hours, next: None } => {
-                write!(formatter, "does not work now: {hours}")
-            }
-            Self::OutsideHours {
-                hours,
-                next: Some(next),
-            } => {
-                write!(formatter, "does not work now: {hours}; next from {next}")
+            Self::OutsideHours { whose, hours, next } => {
+                write!(formatter, "does not work now: {whose} {hours}")?;
+                next.iter().try_for_each(|next| {
+                    let next = next.strftime("%a %d.%m.%Y %H:%M");
+                    write!(formatter, "; next from {next}")
+                })
             }
             Self::DayNotOpen => {
                 formatter.write_str("has not begun the working day in the CRM, or has a break")
             }
             Self::Phone(state) => write!(formatter, "the phone is {state}"),
-            Self::CardField(text) => formatter.write_str(text),
+            Self::CardField(field) => write!(formatter, "{field}"),
         }
     }
 }
@@ -533,7 +540,7 @@ impl fmt::Display for Step {
                 because,
             } => write!(f, "{place}. {entity} ({because})"),
             Self::PassedOver(entity, why) => write!(f, "passed over: {entity}: {why}"),
-            Self::Told(rule, text) => write!(f, "{rule}: {text}"),
+            Self::Told(rule, said) => write!(f, "{rule}: {said}"),
             Self::Skipped(candidate, why) => write!(f, "not rung: {candidate}: {why}"),
             Self::Ring(candidate, seconds) => write!(f, "ring {candidate}, for {seconds} s"),
             Self::StandardRoute(reason) => write!(f, "standard route: {}", reason_text(*reason)),

@@ -64,11 +64,10 @@ pub fn lay_out(folder: &Path) -> Result<Config, DemoError> {
         free_address(),
     );
     write("pryamo.toml", &config)?;
-    Ok(Config::parse(
-        &config,
-        Some(folder.join("pryamo.toml")),
-        &[],
-    )?)
+    let mut config = Config::parse(&config, Some(folder.join("pryamo.toml")), &[])?;
+    // Made-up people have no secrets.
+    config.page.open_to_all = true;
+    Ok(config)
 }
 
 /// Why the demo cannot begin.

@@ -6,7 +6,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use crate::decision::OutReason;
+use crate::decision::{Because, OutReason};
 use crate::record::{CrmName, Entity, EntityKind, Stage};
 
 /// What decides the order.
@@ -41,19 +41,19 @@ pub fn rank(entities: Vec<Entity>, order: Order<'_>) -> Ranked {
     ranked
 }
 
-/// Says in a few words what gave `entity` its place before `next`.
-pub fn because(entity: &Entity, next: Option<&Entity>, order: Order<'_>) -> String {
+/// Says what gave `entity` its place before `next`.
+pub fn because(entity: &Entity, next: Option<&Entity>, order: Order<'_>) -> Because {
     let Some(next) = next else {
-        return format!("{} is the last", entity.kind);
+        return Because::Last(entity.kind);
     };
     if place(entity, order.kinds) != place(next, order.kinds) {
-        return format!("{} comes before {}", entity.kind, next.kind);
+        return Because::Kind(entity.kind, next.kind);
     }
     match (entity.modified, next.modified) {
-        (Some(own), Some(other)) if own != other => format!("changed later, {own}"),
-        (Some(own), None) => format!("changed {own}, the next has no date"),
-        _ if entity.id != next.id => "changed at the same time, lower id".to_owned(),
-        _ => format!("{} stands first in the configuration", entity.crm),
+        (Some(own), Some(other)) if own != other => Because::ChangedLater(own),
+        (Some(own), None) => Because::OnlyDated(own),
+        _ if entity.id != next.id => Because::LowerId,
+        _ => Because::CrmFirst(entity.crm.clone()),
     }
 }
 

@@ -127,8 +127,8 @@ impl Router {
             presence: &*self.presence,
         };
         for rule in &self.rules {
-            if let Before::StandardRoute(text) = rule.before(phone, &facts) {
-                steps.push(Step::Told("rule", text));
+            if let Before::StandardRoute(said) = rule.before(phone, &facts) {
+                steps.push(Step::Told("rule", said));
                 let mut decision = *standard_route(Reason::NotRouted, &mut steps);
                 decision.caller = Some(phone);
                 return decision;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Arrangement, Facts, Kind, Opening, Rule, Verdict};
 use crate::call::Extension;
 use crate::chain::Candidate;
-use crate::decision::{Role, SkipReason, Step};
+use crate::decision::{CardMatch, Held, Role, Said, SkipReason, Step};
 use crate::record::Entity;
 
 /// The row of `rules::KINDS`.
@@ -41,14 +41,9 @@ struct CardFields(Vec<Condition>);
 
 struct Condition {
     field: String,
-    wanted: Wanted,
+    wanted: Held,
     crm: Option<String>,
     action: Action,
-}
-
-enum Wanted {
-    Is(String),
-    Contains(String),
 }
 
 enum Action {
@@ -80,8 +75,8 @@ fn condition(written: Written, opening: &Opening) -> Result<Condition, String> {
     let field = written.field;
     let fold = |text: String| text.trim().to_lowercase();
     let wanted = match (written.is, written.contains) {
-        (Some(value), None) => Wanted::Is(fold(value)),
-        (None, Some(part)) => Wanted::Contains(fold(part)),
+        (Some(value), None) => Held::Is(fold(value)),
+        (None, Some(part)) => Held::Contains(fold(part)),
         _ => {
             return Err(format!(
                 "the one about `{field}` needs either `is` or `contains`"
@@ -125,21 +120,20 @@ impl Condition {
         };
         let value = value.unwrap_or_default().trim().to_lowercase();
         match &self.wanted {
-            Wanted::Is(wanted) => value == *wanted,
-            Wanted::Contains(part) => value.contains(part),
+            Held::Is(wanted) => value == *wanted,
+            Held::Contains(part) => value.contains(part),
         }
     }
 
-    /// As whoever wrote it would say it.
-    fn told(&self, entity: &Entity) -> String {
-        let (how, what) = match &self.wanted {
-            Wanted::Is(wanted) => ("is", wanted),
-            Wanted::Contains(part) => ("contains", part),
-        };
-        format!(
-            "`{}` of {} {} {how} \"{what}\"",
-            self.field, entity.kind, entity.id
-        )
+    /// What it has found in this card.
+    fn found(&self, entity: &Entity) -> CardMatch {
+        CardMatch {
+            crm: entity.crm.clone(),
+            kind: entity.kind,
+            id: entity.id.clone(),
+            field: self.field.clone(),
+            held: self.wanted.clone(),
+        }
     }
 }
 
@@ -150,19 +144,19 @@ impl Rule for CardFields {
             let Some(entity) = facts.entities.iter().find(|entity| condition.holds(entity)) else {
                 continue;
             };
-            let text = match &condition.action {
+            let said = match &condition.action {
                 Action::Skip => continue,
                 Action::StandardRoute => {
                     arrangement.standard_route = true;
-                    format!("{}: the standard route", condition.told(entity))
+                    Said::CardStandardRoute(condition.found(entity))
                 }
                 Action::Ring(extension) => {
                     let candidate = Candidate::named(extension, Role::CardField, facts.roster);
                     arrangement.chain.prefer(candidate);
-                    format!("{}: {extension} first", condition.told(entity))
+                    Said::CardRings(condition.found(entity), extension.clone())
                 }
             };
-            arrangement.steps.push(Step::Told("card", text));
+            arrangement.steps.push(Step::Told("card", said));
         }
     }
 
@@ -175,7 +169,7 @@ impl Rule for CardFields {
             matches!(condition.action, Action::Skip) && condition.holds(entity)
         };
         match self.0.iter().find(skips) {
-            Some(condition) => Verdict::Skip(SkipReason::CardField(condition.told(entity))),
+            Some(condition) => Verdict::Skip(SkipReason::CardField(condition.found(entity))),
             None => Verdict::Ring,
         }
     }

@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Facts, Kind, Opening, Rule, Verdict};
 use crate::call::{Did, DidPattern};
 use crate::chain::Candidate;
-use crate::decision::SkipReason;
+use crate::decision::{HoursOf, SkipReason};
 use crate::directory::Colleague;
 use crate::hours::{Hours, Office};
 
@@ -133,15 +132,15 @@ impl Rule for WorkingHours {
     fn judge(&self, candidate: &Candidate, facts: &Facts<'_>) -> Verdict {
         let employee = candidate.employee.as_deref();
         if let Some(hours) = employee.and_then(|employee| employee.hours.as_ref()) {
-            return judge(hours, facts.zone, facts.now, "works");
+            return judge(hours, facts.zone, facts.now, HoursOf::Employee);
         }
         let of_extension = self.extensions.get(candidate.target.as_str());
         let of_department = employee.and_then(|employee| self.of_department(employee, facts));
-        let own = of_extension.map(|plan| (plan, "these are its hours:"));
-        let own = own.or(of_department.map(|plan| (plan, "the department works")));
+        let own = of_extension.map(|plan| (plan, HoursOf::Extension));
+        let own = own.or(of_department.map(|plan| (plan, HoursOf::Department)));
         let of_did = || self.of_did(facts.call.did.as_ref());
-        let own = own.or_else(|| of_did().map(|plan| (plan, "for this number the office works")));
-        let own = own.or(self.office.as_ref().map(|plan| (plan, "the office works")));
+        let own = own.or_else(|| of_did().map(|plan| (plan, HoursOf::Did)));
+        let own = own.or(self.office.as_ref().map(|plan| (plan, HoursOf::Office)));
         match own {
             Some((plan, whose)) => {
                 let zone = plan.zone.as_ref().unwrap_or(facts.zone);
@@ -152,18 +151,14 @@ impl Rule for WorkingHours {
     }
 }
 
-fn judge(hours: &Hours, zone: &TimeZone, now: Timestamp, whose: &str) -> Verdict {
+fn judge(hours: &Hours, zone: &TimeZone, now: Timestamp, whose: HoursOf) -> Verdict {
     let local = zone.to_datetime(now);
     if hours.holds(local) {
         return Verdict::Ring;
     }
     Verdict::Skip(SkipReason::OutsideHours {
-        hours: format!("{whose} {hours}"),
-        next: hours.next_begin(local).map(shown),
+        whose,
+        hours: hours.to_string(),
+        next: hours.next_begin(local),
     })
-}
-
-/// A moment of the office's clock as people write it.
-fn shown(local: DateTime) -> String {
-    local.strftime("%a %d.%m.%Y %H:%M").to_string()
 }

@@ -1,13 +1,13 @@
 //! `[rules.last_talk]`: who spoke with the caller last is rung first, so that a client who calls back
 //! reaches the one who called.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::{Arrangement, Facts, Kind, Opening, Rule};
 use crate::chain::Candidate;
-use crate::decision::{Role, Step};
-use crate::presence::{Direction, Talk};
+use crate::decision::{Role, Said, Step};
+use crate::presence::Talk;
 
 /// The row of `rules::KINDS`.
 pub(super) const KIND: Kind = Kind {
@@ -82,23 +82,13 @@ impl Rule for LastTalk {
         let Some(employee) = &candidate.employee else {
             return;
         };
-        let text = told(
-            &employee.name,
-            &talk,
-            facts.zone.to_datetime(talk.at),
-            facts.now,
-        );
-        arrangement.steps.push(Step::Told("last_talk", text));
+        let said = Said::Talked {
+            employee: employee.name.clone(),
+            direction: talk.direction,
+            at: facts.zone.to_datetime(talk.at),
+            hours_ago: facts.now.duration_since(talk.at).as_hours(),
+        };
+        arrangement.steps.push(Step::Told("last_talk", said));
         arrangement.chain.prefer(candidate);
     }
-}
-
-fn told(name: &str, talk: &Talk, at: jiff::civil::DateTime, now: Timestamp) -> String {
-    let how = match talk.direction {
-        Direction::Incoming => "took a call from this number",
-        Direction::Outgoing => "called this number",
-    };
-    let at = at.strftime("%d.%m.%Y %H:%M");
-    let hours = now.duration_since(talk.at).as_hours();
-    format!("{name} {how} on {at}, {hours} h ago: first")
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Arrangement, Before, Facts, Kind, Opening, Rule};
 use crate::call::Extension;
 use crate::chain::Candidate;
-use crate::decision::{Role, Step};
+use crate::decision::{Role, Said, Step};
 use crate::phone::{self, CallerNumber, E164, Region};
 
 /// The row of `rules::KINDS`.
@@ -130,9 +130,7 @@ impl Numbers {
 impl Rule for Lists {
     fn before(&self, caller: E164, _facts: &Facts<'_>) -> Before {
         if !self.never.is_empty() && self.never.hold(caller) {
-            return Before::StandardRoute(
-                "the caller stands in `rules.lists.do_not_route`".to_owned(),
-            );
+            return Before::StandardRoute(Said::NeverRouted);
         }
         Before::GoOn
     }
@@ -146,8 +144,8 @@ impl Rule for Lists {
                 .map(|(_, extension)| extension)
         };
         if let Some(extension) = exactly.or_else(by_start) {
-            let text = format!("`rules.lists.always_to` has this caller: {extension} first");
-            arrangement.steps.push(Step::Told("lists", text));
+            let said = Said::AlwaysTo(extension.clone());
+            arrangement.steps.push(Step::Told("lists", said));
             arrangement
                 .chain
                 .prefer(Candidate::named(extension, Role::Listed, facts.roster));

@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 
 use crate::call::{ExtensionPattern, IncomingCall};
 use crate::chain::{Candidate, Chain};
-use crate::decision::{SkipReason, Step};
+use crate::decision::{Said, SkipReason, Step};
 use crate::directory::Roster;
 use crate::hours::Office;
 use crate::phone::{E164, Region};
@@ -66,8 +66,8 @@ pub struct Facts<'a> {
 pub enum Before {
     /// Nothing.
     GoOn,
-    /// Nobody is looked up; the text says why.
-    StandardRoute(String),
+    /// Nobody is looked up; this is why.
+    StandardRoute(Said),
 }
 
 /// The candidates while rules arrange them.

@@ -12,9 +12,9 @@ use rhai::{Array, Dynamic, Map};
 use serde::Deserialize;
 
 use super::{Arrangement, Facts, Kind, Opening, Rule};
-use crate::call::{Extension, ExtensionPattern};
+use crate::call::{Extension, ExtensionPattern, Target};
 use crate::chain::{Candidate, Chain};
-use crate::decision::{Role, Step};
+use crate::decision::{Role, Said, Step};
 use crate::script::{Limits, Ran, Script};
 
 /// The row of `rules::KINDS`.
@@ -85,7 +85,7 @@ impl Rule for OwnCode {
             .collect();
         let call = call_map(arrangement, facts);
         let ran = self.script.call(FUNCTION, vec![call.into(), listed.into()]);
-        let told = |text: String| Step::Told("script", text);
+        let told = |said: Said| Step::Told("script", said);
         let taken = ran.and_then(|ran| self.take(ran, arrangement, facts));
         match taken {
             Ok(taken) => {
@@ -96,8 +96,7 @@ impl Rule for OwnCode {
             }
             Err(error) => {
                 tracing::warn!(error, "the script failed; the call goes on without it");
-                let text = format!("failed, and the call goes on without it: {error}");
-                arrangement.steps.push(told(text));
+                arrangement.steps.push(told(Said::ScriptFailed(error)));
             }
         }
     }
@@ -108,7 +107,7 @@ struct Taken {
     candidates: Vec<Candidate>,
     name: Option<String>,
     standard_route: bool,
-    steps: Vec<String>,
+    steps: Vec<Said>,
 }
 
 impl OwnCode {
@@ -124,7 +123,7 @@ impl OwnCode {
             candidates: offered.clone(),
             name: None,
             standard_route: false,
-            steps: ran.printed,
+            steps: ran.printed.into_iter().map(Said::ScriptPrinted).collect(),
         };
         if let Some(mut map) = ran.value.clone().try_cast::<Map>() {
             if let Some(list) = map.remove("candidates") {
@@ -174,31 +173,23 @@ impl OwnCode {
     }
 }
 
-/// What the script has made of the candidates, in words.
+/// What the script has made of the candidates.
 fn tell_changes(taken: &mut Taken, offered: &[Candidate]) {
-    let numbers = |candidates: &[Candidate]| -> Vec<String> {
-        candidates
-            .iter()
-            .map(|one| one.target.to_string())
-            .collect()
+    let targets = |candidates: &[Candidate]| -> Vec<Target> {
+        candidates.iter().map(|one| one.target.clone()).collect()
     };
-    let (before, after) = (numbers(offered), numbers(&taken.candidates));
+    let (before, after) = (targets(offered), targets(&taken.candidates));
     if before != after {
-        let list = |numbers: &[String]| match numbers {
-            [] => "nobody".to_owned(),
-            numbers => numbers.join(", "),
-        };
-        let text = format!("candidates were {}, are {}", list(&before), list(&after));
-        taken.steps.push(text);
+        taken.steps.push(Said::ScriptArranged { before, after });
     }
     if let Some(name) = &taken.name {
-        taken.steps.push(format!("the name shown is \"{name}\""));
+        taken.steps.push(Said::ScriptNamed(name.clone()));
     }
     if taken.standard_route {
-        taken.steps.push("the standard route".to_owned());
+        taken.steps.push(Said::ScriptStandardRoute);
     }
     if taken.steps.is_empty() {
-        taken.steps.push("changed nothing".to_owned());
+        taken.steps.push(Said::ScriptChangedNothing);
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::json;
 use pryamo::api;
 use pryamo::call::{DialStatus, IncomingCall};
 use pryamo::caller_name;
+use pryamo::decision::Decision;
+use pryamo::page::{Language, steps};
 use pryamo::presence::{Direction, PhoneState, Talk};
 use pryamo::record::{Absence, EntityKind, Staff};
 
@@ -98,6 +100,7 @@ async fn office() -> Office {
 /// A call and what goes before it.
 struct Situation {
     title: &'static str,
+    russian: &'static str,
     caller: &'static str,
     now: &'static str,
     tried: &'static [&'static str],
@@ -106,6 +109,7 @@ struct Situation {
 
 const ORDINARY: Situation = Situation {
     title: "",
+    russian: "",
     caller: IVAN,
     now: DAY,
     tried: &[],
@@ -115,66 +119,78 @@ const ORDINARY: Situation = Situation {
 const SITUATIONS: [Situation; 12] = [
     Situation {
         title: "A client calls, the responsible is free",
+        russian: "Звонит клиент, ответственный свободен",
         ..ORDINARY
     },
     Situation {
         title: "The responsible did not answer",
+        russian: "Ответственный не взял трубку",
         tried: &["101"],
         ..ORDINARY
     },
     Situation {
         title: "The responsible is on the phone and takes no second call",
+        russian: "Ответственный занят другим разговором",
         phones: &[("101", PhoneState::Busy), ("102", PhoneState::Unavailable)],
         ..ORDINARY
     },
     Situation {
         title: "The responsible is on leave",
+        russian: "Ответственный в отпуске",
         caller: MARIA,
         ..ORDINARY
     },
     Situation {
         title: "The responsible has left the company, the next one has no extension",
+        russian: "Ответственный уволился, у следующего нет добавочного",
         caller: OLEG,
         ..ORDINARY
     },
     Situation {
         title: "After hours",
+        russian: "Вечером",
         now: NIGHT,
         ..ORDINARY
     },
     Situation {
         title: "On a national holiday",
+        russian: "В праздник",
         now: "2027-02-23T12:00:00Z",
         ..ORDINARY
     },
     Situation {
         title: "Everybody was rung in vain",
+        russian: "Никто не ответил",
         tried: &["101", "102", "103", "600"],
         ..ORDINARY
     },
     Situation {
         title: "An important client, marked in the CRM",
+        russian: "Важный клиент, отмеченный в CRM",
         caller: VIP,
         ..ORDINARY
     },
     Situation {
         title: "Nobody knows the number, but somebody spoke with it yesterday",
+        russian: "Номера нет в CRM, но вчера с ним говорили",
         caller: STRANGER,
         ..ORDINARY
     },
     Situation {
         title: "Nobody knows the number at all",
+        russian: "Номер никому не известен",
         caller: "+7 499 000-00-00",
         ..ORDINARY
     },
     Situation {
         title: "A number that is never routed",
+        russian: "Номер, который не распределяем",
         caller: "8 800 555-35-35",
         ..ORDINARY
     },
 ];
 
-async fn told(office: &Office, situation: &Situation) -> String {
+async fn decided(office: &Office, situation: &Situation) -> (IncomingCall, Decision) {
     office.phones.clear();
     for (number, state) in situation.phones {
         office.phones.set(number, *state);
@@ -185,27 +201,42 @@ async fn told(office: &Office, situation: &Situation) -> String {
         ..call(situation.caller)
     };
     let decision = office.route(&call, situation.now).await;
+    (call, decision)
+}
+
+async fn told(office: &Office, situation: &Situation) -> String {
+    let (call, decision) = decided(office, situation).await;
     let mut answer = api::decision_json(&decision, &caller_name::Settings::default());
     answer["then"] = json!(api::behind(&office.router, call, &decision, at(situation.now)).await);
     api::explanation(&answer)
 }
 
-/// `make snapshots` writes the page anew.
-#[tokio::test]
-async fn typical_calls_are_explained_as_reviewed() {
-    let office = office().await;
+fn talked_yesterday(office: &Office) {
     let talk = Talk {
-        extension: extension("104"),
+        extension: extension("103"),
         at: at("2026-11-22T10:00:00Z"),
         direction: Direction::Outgoing,
     };
-    office.phones.talked(
-        STRANGER,
-        Talk {
-            extension: extension("103"),
-            ..talk
-        },
+    office.phones.talked(STRANGER, talk);
+}
+
+/// Compares a page with what was reviewed; `make snapshots` writes it anew.
+fn compare(name: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("PRYAMO_TEST_SNAPSHOTS").is_some() {
+        std::fs::write(&path, page).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        page == reviewed,
+        "{name} differs; look at it and run `make snapshots`:\n{page}"
     );
+}
+
+#[tokio::test]
+async fn typical_calls_are_explained_as_reviewed() {
+    let office = office().await;
+    talked_yesterday(&office);
     let mut page = String::from(
         "# Typical calls, explained\n\nWhat `pryamo explain NUMBER` prints. The office: Anna (101) is responsible for Ivan, Boris (102) is\n\
          her deputy, Gleb (103) heads the department, 600 is the sales group; people work Monday to Friday\n\
@@ -228,13 +259,35 @@ async fn typical_calls_are_explained_as_reviewed() {
         )
         .unwrap();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.md");
-    if std::env::var_os("PRYAMO_TEST_SNAPSHOTS").is_some() {
-        std::fs::write(&path, &page).unwrap();
-    }
-    let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        page == reviewed,
-        "the page differs; look at it and run `make snapshots`:\n{page}"
+    compare("docs/explain.md", &page);
+}
+
+/// What the operators' page says of the same calls to a Russian reader.
+#[tokio::test]
+async fn typical_calls_are_told_in_russian_as_reviewed() {
+    let office = office().await;
+    talked_yesterday(&office);
+    let mut page = String::from(
+        "# Типичные звонки по шагам\n\nЧто говорит страница операторов на вопрос «Кому достанется этот номер?». Анна (101) ведёт Ивана,\n\
+         её заместитель — Борис (102), отделом руководит Глеб (103), 600 — группа продаж; офис работает с\n\
+         понедельника по пятницу с 9 до 18. Эту страницу пишет тест, так что программа говорит именно это.\n",
     );
+    for situation in &SITUATIONS {
+        let (_, decision) = decided(&office, situation).await;
+        let time = at(situation.now).to_zoned(jiff::tz::TimeZone::get("Europe/Moscow").unwrap());
+        let time = time.strftime("%d.%m.%Y %H:%M");
+        let title = situation.russian;
+        writeln!(page, "\n## {title}\n\n{}, {time}\n", situation.caller).unwrap();
+        for step in &decision.steps {
+            writeln!(page, "- {}", steps::told(step, Language::Ru)).unwrap();
+        }
+        let advice = steps::would_change(&decision, Language::Ru);
+        if !advice.is_empty() {
+            page.push_str("\nЧто изменит решение:\n\n");
+        }
+        for one in advice {
+            writeln!(page, "- {}", one.text).unwrap();
+        }
+    }
+    compare("docs/explain.ru.md", &page);
 }
