@@ -51,6 +51,7 @@ fn page(cards: impl Iterator<Item = u64>, edition: u64) -> Change {
         kind: EntityKind::Contact,
         cards: cards.map(|id| card(id, edition)).collect(),
         walk: edition,
+        unread: Vec::new(),
         keep_newer: None,
         state: None,
     }

@@ -129,6 +129,7 @@ async fn fill(config: &Config) {
             kind: EntityKind::Contact,
             cards: cards.collect(),
             walk: 1,
+            unread: Vec::new(),
             keep_newer: None,
             state: Some(SyncState::default()),
         };

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -81,6 +81,7 @@ pub fn routes(api: Arc<Api>) -> axum::Router {
         .route("/metrics", get(render_metrics))
         .route("/api/v1/route", get(route))
         .route("/api/v1/employees", get(employees))
+        .route("/api/v1/employees/{crm}/{id}", put(employees::set))
         .route("/api/v1/sync", get(sync_status).post(order_sync))
         .route("/api/v1/import", post(import_file))
         .route("/api/v1/journal", get(journal::entries))

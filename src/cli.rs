@@ -80,7 +80,7 @@ enum Command {
     Import(ImportArguments),
     /// Lists employees, their extensions, who cannot be rung and why.
     #[command(after_help = "Example: pryamo employees")]
-    Employees(Json),
+    Employees(EmployeesArguments),
     /// Prints the dialplan that asks pryamo; puts it in place, or takes it out.
     #[command(after_help = "Example: pryamo dialplan --install")]
     Dialplan(dialplan::DialplanArguments),
@@ -133,6 +133,15 @@ struct ExplainArguments {
 /// Refuses what is no time; the daemon reads it once more.
 fn a_time(written: &str) -> Result<String, String> {
     crate::api::read_time(written).map(|_| written.to_owned())
+}
+
+#[derive(Debug, Args)]
+struct EmployeesArguments {
+    /// Prints what was set for employees on the page, as lines for the configuration.
+    #[arg(long, conflicts_with = "json")]
+    export: bool,
+    #[command(flatten)]
+    output: Json,
 }
 
 #[derive(Debug, Args)]
@@ -268,7 +277,7 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Explain(explain) => runtime.block_on(ask::explain(&config, &explain)),
         Command::Sync(sync) => runtime.block_on(ask::sync(&config, &sync)),
         Command::Import(import) => runtime.block_on(run_import(&config, &import)),
-        Command::Employees(output) => runtime.block_on(ask::employees(&config, output.json)),
+        Command::Employees(employees) => runtime.block_on(ask::employees(&config, &employees)),
         Command::Dialplan(dialplan) => runtime.block_on(dialplan::run(&config, &dialplan)),
         Command::Journal(journal) => runtime.block_on(journal::run(&config, &journal)),
         Command::Replay(replay) => runtime.block_on(replay::run(&config, &replay)),

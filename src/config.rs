@@ -17,21 +17,21 @@ use self::read::{Reader, override_from};
 pub use self::show::{example, show};
 use ipnet::IpNet;
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::call::{DidPattern, ExtensionPattern};
 use crate::caller_name;
 use crate::chain;
 use crate::crm;
 use crate::dialplan;
-use crate::directory::{CrmRules, Override, RosterRules};
+use crate::directory::{CrmRules, OwnRow, RosterRules};
 use crate::hooks;
 use crate::hours;
 use crate::journal;
 use crate::page;
 use crate::pbx::{self, ami, fastagi, talks};
 use crate::phone::Region;
-use crate::record::{Absence, CrmName, EntityKind};
+use crate::record::{CrmName, EntityKind};
 use crate::router;
 use crate::rules;
 use crate::sync;
@@ -265,7 +265,7 @@ pub struct CrmCommon {
     /// Switches on `POST /hooks/{name}/{hook_secret}`. Default: none.
     pub hook_secret: Option<SecretString>,
     /// What the CRM does not hold about its users, by e-mail, user id or name.
-    pub employees: BTreeMap<String, EmployeeRow>,
+    pub employees: BTreeMap<String, OwnRow>,
     /// The heads of departments, by the department's name or identifier.
     pub departments: BTreeMap<String, DepartmentRow>,
 }
@@ -284,41 +284,12 @@ impl Default for CrmCommon {
     }
 }
 
-/// A row of `[crm.employees]`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmployeeRow {
-    /// The extension, in place of the CRM's; a number may stand without quotes.
-    #[serde(deserialize_with = "text_or_number")]
-    pub extension: Option<String>,
-    /// A mobile phone, in place of the CRM's.
-    #[serde(deserialize_with = "text_or_number")]
-    pub mobile: Option<String>,
-    /// Who is rung in their place: an e-mail, a user id or a name of this CRM.
-    #[serde(deserialize_with = "text_or_number")]
-    pub deputy: Option<String>,
-    /// When they work: `Mon-Fri 09:00-18:00`. Default: as the office.
-    pub hours: Option<String>,
-    /// When they are away: `["2026-12-01..2026-12-14"]`.
-    pub absent: Vec<String>,
-}
-
 /// A row of `[crm.departments]`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepartmentRow {
     /// Its head: an e-mail, a user id or a name of this CRM.
     pub head: String,
-}
-
-fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match toml::Value::deserialize(deserializer)? {
-        toml::Value::String(text) => Ok(Some(text)),
-        toml::Value::Integer(number) => Ok(Some(number.to_string())),
-        other => Err(serde::de::Error::custom(format!(
-            "must be a number or a text in quotes, not {other}"
-        ))),
-    }
 }
 
 /// Why the configuration cannot be used.
@@ -421,6 +392,7 @@ impl Config {
             .map(|table| (table.name.clone(), self.crm_rules(table)));
         RosterRules {
             pattern: self.matching.extension_pattern.clone(),
+            office: self.office.clone(),
             crms: crms.collect(),
         }
     }
@@ -428,37 +400,12 @@ impl Config {
     fn crm_rules(&self, table: &CrmTable) -> CrmRules {
         let rows = table.common.employees.iter().map(|(who, row)| {
             // A text that is wrong was refused when the configuration was read.
-            let row = self.employee_override(row).unwrap_or_default();
+            let row = row.read(&self.office).unwrap_or_default();
             (who.clone(), row)
         });
         let departments = table.common.departments.iter();
         let heads = departments.map(|(which, row)| (which.clone(), row.head.clone()));
         CrmRules::new(self.region_of(table), rows).with_heads(heads)
-    }
-
-    /// What a row of `[crm.employees]` means; the text of the error is for whoever wrote it.
-    fn employee_override(&self, row: &EmployeeRow) -> Result<Override, String> {
-        let zone = self.office.zone();
-        let absence = |written: &String| {
-            let (from, until) = hours::read_span(written, &zone)?;
-            let what = String::new();
-            Ok(Absence { from, until, what })
-        };
-        Ok(Override {
-            extension: row.extension.clone(),
-            mobile: row.mobile.clone(),
-            deputy: row.deputy.clone(),
-            hours: row
-                .hours
-                .as_deref()
-                .map(|written| self.office.hours(written))
-                .transpose()?,
-            absences: row
-                .absent
-                .iter()
-                .map(absence)
-                .collect::<Result<_, String>>()?,
-        })
     }
 
     /// Makes the rules of `[rules]`.

@@ -1,10 +1,21 @@
 //! The employees as `/api/v1/employees` lists them: what the roster holds of each, and what follows
 //! from it at this moment, so that an administrator sees why somebody is not rung.
 
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::directory::{Colleague, Roster};
+use super::{Api, is_owner, refuse, refuse_stranger};
+use crate::directory::{self, Colleague, OwnRow, OwnRowError, Roster};
+use crate::record::{CrmName, EmployeeId};
+
+/// The largest row that is read.
+const LARGEST_ROW_BYTES: usize = 256 << 10;
 
 /// All of them, sorted as the roster sorts.
 pub(super) fn shown(roster: &Roster, now: Timestamp) -> Vec<Value> {
@@ -20,6 +31,8 @@ fn employee(roster: &Roster, colleague: &Colleague, now: Timestamp) -> Value {
     if let Err(why) = &colleague.extension {
         fields.insert("why_not".to_owned(), json!(why.to_string()));
     }
+    fields.insert("origins".to_owned(), json!(colleague.origins));
+    fields.insert("own_row".to_owned(), json!(colleague.own_row));
     let departments: Vec<Value> = roster
         .departments_of(colleague)
         .map(|own| {
@@ -42,4 +55,47 @@ fn employee(roster: &Roster, colleague: &Colleague, now: Timestamp) -> Value {
     let away = away.max_by_key(|absence| absence.until);
     fields.insert("away".to_owned(), json!(away));
     shown
+}
+
+/// Sets what the CRM does not hold of an employee, in place of what was set before.
+pub(super) async fn set(
+    State(api): State<Arc<Api>>,
+    Path((crm, id)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    if !is_owner(&api, request.headers()) {
+        return refuse_stranger();
+    }
+    let (crm, id) = (CrmName::new(&crm), EmployeeId::new(&id));
+    if !api.regions.contains_key(&crm) {
+        let text = format!("no [[crm]] is named `{crm}`");
+        return refuse(StatusCode::NOT_FOUND, &text);
+    }
+    let body = match axum::body::to_bytes(request.into_body(), LARGEST_ROW_BYTES).await {
+        Ok(body) => body,
+        Err(error) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
+    };
+    let row: OwnRow = match serde_json::from_slice(&body) {
+        Ok(row) => row,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match directory::set_checked(&*api.directory, &crm, &id, row).await {
+        Ok(()) => {
+            let roster = api.directory.roster();
+            let colleague = roster.get(&crm, &id);
+            let shown = colleague.map(|one| employee(&roster, one, (api.clock)()));
+            Json(shown).into_response()
+        }
+        Err(OwnRowError::Wrong(fault)) => {
+            let body = json!({"error": fault.text, "field": fault.field});
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+        }
+        Err(error @ OwnRowError::Nobody { .. }) => {
+            refuse(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Err(OwnRowError::Directory(error)) => refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &crate::fault::told(&error),
+        ),
+    }
 }

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{DONE, ExplainArguments, FAILED, SyncArguments};
+use super::{DONE, EmployeesArguments, ExplainArguments, FAILED, SyncArguments};
 use crate::api::{self, SyncRequest};
 use crate::config::Config;
 use crate::record::EntityKind;
@@ -97,13 +97,15 @@ fn in_words(seconds: u64) -> String {
 }
 
 /// Lists the employees.
-pub(super) async fn employees(config: &Config, json: bool) -> Result<u8> {
+pub(super) async fn employees(config: &Config, arguments: &EmployeesArguments) -> Result<u8> {
     let employees: Vec<Value> = Daemon::of(config).owner()?.get("/api/v1/employees").await?;
-    if json {
+    if arguments.output.json {
         println!("{}", serde_json::to_string_pretty(&employees)?);
-        return Ok(DONE);
+    } else if arguments.export {
+        print!("{}", employees::export(&employees));
+    } else {
+        employees::print(&employees);
     }
-    employees::print(&employees);
     Ok(DONE)
 }
 

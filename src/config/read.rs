@@ -281,10 +281,10 @@ impl Reader<'_> {
                 ));
             }
             for (who, row) in &table.common.employees {
-                config.employee_override(row).map_err(|text| {
+                row.read(&config.office).map_err(|fault| {
                     self.wrong(
                         who,
-                        format!("crm `{}`: employee `{who}`: {text}", table.name),
+                        format!("crm `{}`: employee `{who}`: {fault}", table.name),
                     )
                 })?;
             }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, EntityId, EntityKind, Notice, Staff};
+use crate::record::{Card, CrmName, EmployeeId, EntityId, EntityKind, Notice, Staff};
 
 /// A CRM that can be mirrored and asked.
 #[async_trait]
@@ -99,6 +99,17 @@ pub trait Crm: Send + Sync {
     /// Something that changes whenever all must be read anew (a file's time and size); `None` for a
     /// CRM that tells its changes.
     fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
+    /// Where a card is looked at in the CRM's own interface; `None` where it has none, or the
+    /// identifier names no card. Never holds a secret.
+    fn card_address(&self, _kind: EntityKind, _id: &EntityId) -> Option<String> {
+        None
+    }
+
+    /// The same for an employee.
+    fn employee_address(&self, _id: &EmployeeId) -> Option<String> {
         None
     }
 
@@ -386,6 +397,11 @@ pub fn judge_encryption(url: &reqwest::Url) -> Option<Finding> {
             "begin it with https:// (`ca_file` names an authority of your own)",
         )
     })
+}
+
+/// An identifier as a part of an address's path.
+fn in_path(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 /// How long a connection to a CRM may take to stand.

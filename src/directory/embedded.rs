@@ -5,7 +5,9 @@
 //! writer. Knows no CRM.
 
 mod file;
+mod hygiene;
 mod lookup;
+mod own_rows;
 mod queue;
 mod readers;
 mod row;
@@ -23,11 +25,11 @@ use serde::Deserialize;
 use self::row::Source;
 use self::store::{Store, store_error};
 use super::{
-    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, QueueLength, Queued,
-    Roster, SyncState, Unseen, Waiting,
+    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, OwnRow, QueueLength,
+    Queued, Roster, Survey, SyncState, Unseen, Waiting,
 };
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
+use crate::record::{CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Notice, Staff};
 
 /// The row of [`super::KINDS`].
 pub const KIND: Kind = Kind {
@@ -165,6 +167,33 @@ impl Directory for Embedded {
             store.add_employees(&crm, &employees)
         })
         .await
+    }
+
+    async fn set_own_row(
+        &self,
+        crm: &CrmName,
+        id: &EmployeeId,
+        row: Option<OwnRow>,
+    ) -> Result<(), DirectoryError> {
+        let (crm, id) = (crm.clone(), id.clone());
+        self.aside("was storing what was set for an employee", move |store| {
+            store.set_own_row(&crm, &id, row.as_ref())
+        })
+        .await
+    }
+
+    async fn own_rows(&self) -> Result<Vec<(CrmName, EmployeeId, OwnRow)>, DirectoryError> {
+        let doing = "was reading what was set for employees";
+        self.aside(doing, move |store| {
+            let crms = store.crms.load_full();
+            store.survey(doing, |connection| own_rows::all(connection, &crms))
+        })
+        .await
+    }
+
+    async fn survey(&self) -> Result<Survey, DirectoryError> {
+        self.aside("was looking through its cards", Store::survey_cards)
+            .await
     }
 
     async fn apply(&self, change: Change) -> Result<(), DirectoryError> {

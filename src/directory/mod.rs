@@ -3,8 +3,11 @@
 //! What every store promises. Looking up never touches the network. A page and the cursor behind it
 //! are one transaction. A new store is one file and one row in [`KINDS`].
 
+mod colleague;
 pub mod embedded;
+mod own_row;
 mod roster;
+mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +17,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use roster::{Colleague, CrmRules, Override, Roster, RosterRules};
+pub use colleague::{Colleague, Origin, Origins};
+pub use own_row::{OwnRow, OwnRowError, RowFault, set_checked};
+pub use roster::{Conflict, CrmRules, Override, Roster, RosterRules};
+pub use survey::{
+    CardRef, Left, LeftCard, SharedNumber, Survey, Surveyed, Surveyor, Tally, UnreadNumber,
+};
 
 use crate::phone::E164;
-use crate::record::{Card, CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
+use crate::record::{
+    Card, CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Notice, Staff,
+};
 
 /// The local copy of all CRMs.
 ///
@@ -47,6 +57,25 @@ pub trait Directory: Send + Sync {
         crm: &CrmName,
         employees: Vec<Employee>,
     ) -> Result<(), DirectoryError>;
+
+    /// Keeps what was set on the page for one employee, in place of what was set before; `None` removes
+    /// it. The roster has it at once. It stays when employees are replaced, also of one who is gone.
+    /// The caller has checked it, see [`set_checked`].
+    async fn set_own_row(
+        &self,
+        crm: &CrmName,
+        id: &EmployeeId,
+        row: Option<OwnRow>,
+    ) -> Result<(), DirectoryError>;
+
+    /// All that was set on the page, sorted by CRM and employee. What can no longer be read is left
+    /// out.
+    async fn own_rows(&self) -> Result<Vec<(CrmName, EmployeeId, OwnRow)>, DirectoryError>;
+
+    /// Looks through all cards for what somebody should mend in the CRM. Takes seconds on millions of
+    /// cards, and holds up neither lookups nor those who store; two at once wait for each other. Use
+    /// a [`Surveyor`].
+    async fn survey(&self) -> Result<Survey, DirectoryError>;
 
     /// Stores cards with the state of the sync that brought them, in one transaction.
     ///
@@ -179,6 +208,8 @@ pub struct Change {
     pub kind: EntityKind,
     /// The cards, each with the numbers found in its phone fields.
     pub cards: Vec<(Card, Vec<E164>)>,
+    /// What stands in phone fields of these cards and is no number; cards without any are left out.
+    pub unread: Vec<(EntityId, String)>,
     /// The walk that saw them. For a card from elsewhere (a live lookup, a change): the running or
     /// last walk, so that the sweep behind it does not take the card for a deleted one.
     pub walk: u64,

@@ -5,18 +5,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::call::{Extension, ExtensionError, ExtensionPattern};
-use crate::hours::Hours;
-use crate::phone::{self, E164, Region};
-use crate::record::{Absence, CrmName, Department, Employee, EmployeeId, Workday};
+use super::colleague::{self, Colleague};
+use super::own_row::OwnRow;
+use crate::call::{Extension, ExtensionPattern};
+use crate::hours::{Hours, Office};
+use crate::phone::{E164, Region};
+use crate::record::{Absence, CrmName, Department, Employee, EmployeeId};
 
 /// What the configuration says about employees.
 #[derive(Debug, Clone, Default)]
 pub struct RosterRules {
     /// Which digits make an extension.
     pub pattern: ExtensionPattern,
+    /// By whose clock and holidays hours and absences are read.
+    pub office: Office,
     /// For each CRM: how its phones are read, and `[crm.employees]`.
     pub crms: HashMap<CrmName, CrmRules>,
 }
@@ -26,7 +28,7 @@ pub struct RosterRules {
 pub struct CrmRules {
     /// How phones without a country code are read.
     pub region: Region,
-    overrides: HashMap<String, Override>,
+    pub(super) overrides: HashMap<String, Override>,
     heads: HashMap<String, String>,
 }
 
@@ -48,7 +50,7 @@ impl CrmRules {
     }
 }
 
-/// A row of `[crm.employees]`.
+/// What a row of `[crm.employees]`, or one set on the page, means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Override {
     /// The extension, in place of the CRM's.
@@ -63,57 +65,6 @@ pub struct Override {
     pub absences: Vec<Absence>,
 }
 
-/// An employee with what may be rung for them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Colleague {
-    /// The CRM that they are a user of.
-    pub crm: CrmName,
-    /// The user's identifier there.
-    pub id: EmployeeId,
-    /// First and last name.
-    pub name: String,
-    /// False once dismissed or switched off.
-    pub active: bool,
-    /// E-mail, where known.
-    pub email: Option<String>,
-    /// The extension that may be rung, or why there is none.
-    #[serde(serialize_with = "extension_or_null")]
-    pub extension: Result<Extension, ExtensionError>,
-    /// Their own phones: who calls from these is an employee.
-    pub phones: Vec<E164>,
-    /// Those of them that are mobile.
-    pub mobiles: Vec<E164>,
-    /// Departments' identifiers.
-    pub departments: Vec<String>,
-    /// Who is rung in their place, as the configuration names them; see [`Roster::deputy_of`].
-    pub deputy: Option<String>,
-    /// When they work, where the configuration says it.
-    #[serde(serialize_with = "hours_as_written")]
-    pub hours: Option<Hours>,
-    /// When they are away.
-    pub absences: Vec<Absence>,
-    /// The CRM's working-day clock, where it has one.
-    pub workday: Option<Workday>,
-}
-
-#[expect(clippy::ref_option, reason = "the shape that serde asks for")]
-fn hours_as_written<S: serde::Serializer>(
-    hours: &Option<Hours>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    hours
-        .as_ref()
-        .map(ToString::to_string)
-        .serialize(serializer)
-}
-
-fn extension_or_null<S: serde::Serializer>(
-    extension: &Result<Extension, ExtensionError>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    extension.as_ref().ok().serialize(serializer)
-}
-
 /// All employees at one moment.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -125,16 +76,36 @@ pub struct Roster {
     /// extension was given twice.
     extensions: HashMap<Extension, Vec<Arc<Colleague>>>,
     departments: HashMap<CrmName, HashMap<String, Department>>,
+    rules: Arc<RosterRules>,
+}
+
+/// An extension that several working employees of one CRM have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// The CRM.
+    pub crm: CrmName,
+    /// Their extension.
+    pub extension: Extension,
+    /// Who has it, two or more.
+    pub employees: Vec<Arc<Colleague>>,
 }
 
 impl Roster {
-    /// Puts the employees and departments of all CRMs together.
+    /// Puts the employees and departments of all CRMs together with what was set on the page.
     pub fn build<'a>(
         employees: impl IntoIterator<Item = (&'a CrmName, &'a Employee)>,
         departments: impl IntoIterator<Item = (&'a CrmName, Vec<Department>)>,
-        rules: &RosterRules,
+        own_rows: &[(CrmName, EmployeeId, OwnRow)],
+        rules: &Arc<RosterRules>,
     ) -> Self {
-        let mut roster = Self::default();
+        let mut roster = Self {
+            rules: Arc::clone(rules),
+            ..Self::default()
+        };
+        let own_rows: HashMap<_, _> = own_rows
+            .iter()
+            .map(|(crm, id, row)| ((crm, id), row))
+            .collect();
         for (crm, listed) in departments {
             if let Some(own_rules) = rules.crms.get(crm) {
                 roster.add_departments(crm, listed, own_rules);
@@ -145,7 +116,9 @@ impl Roster {
             let Some(own_rules) = rules.crms.get(crm) else {
                 continue;
             };
-            let colleague = Arc::new(colleague(crm, employee, own_rules, &rules.pattern));
+            let own_row = own_rows.get(&(crm, &employee.id)).copied();
+            let colleague = colleague::put_together(crm, employee, own_rules, own_row, rules);
+            let colleague = Arc::new(colleague);
             if colleague.active {
                 for phone in &colleague.phones {
                     roster
@@ -293,6 +266,44 @@ impl Roster {
         all
     }
 
+    /// The extensions that two or more working employees of one CRM share, sorted. Two CRMs may know
+    /// the same person under the same extension.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut conflicts: Vec<Conflict> = Vec::new();
+        for (extension, owners) in &self.extensions {
+            let mut by_crm: HashMap<&CrmName, Vec<Arc<Colleague>>> = HashMap::new();
+            for owner in owners {
+                let same = by_crm.entry(&owner.crm).or_default();
+                same.push(Arc::clone(owner));
+            }
+            by_crm.retain(|_, same| same.len() > 1);
+            conflicts.extend(by_crm.into_iter().map(|(crm, employees)| Conflict {
+                crm: crm.clone(),
+                extension: extension.clone(),
+                employees,
+            }));
+        }
+        conflicts.sort_by(|a, b| (&a.crm, &a.extension).cmp(&(&b.crm, &b.extension)));
+        conflicts
+    }
+
+    /// The working employees who cannot be rung for want of an extension, sorted as [`Roster::all`].
+    pub fn without_extension(&self) -> Vec<Arc<Colleague>> {
+        let mut without = self.all();
+        without.retain(|one| one.active && one.extension.is_err());
+        without
+    }
+
+    /// Says whether the configuration has this CRM and any of its employees are known.
+    pub fn knows(&self, crm: &CrmName) -> bool {
+        self.employees.contains_key(crm)
+    }
+
+    /// What the configuration says about employees.
+    pub(super) fn rules(&self) -> &RosterRules {
+        &self.rules
+    }
+
     /// How many employees there are.
     pub fn len(&self) -> usize {
         self.employees.values().map(HashMap::len).sum()
@@ -305,61 +316,9 @@ impl Roster {
 }
 
 /// Text as it is compared: case and the number of blanks do not count.
-fn fold(text: &str) -> String {
+pub(super) fn fold(text: &str) -> String {
     text.split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
         .to_lowercase()
-}
-
-fn colleague(
-    crm: &CrmName,
-    employee: &Employee,
-    rules: &CrmRules,
-    pattern: &ExtensionPattern,
-) -> Colleague {
-    let named = |key: &str| rules.overrides.get(&fold(key));
-    let row = named(employee.id.as_str())
-        .or_else(|| employee.email.as_deref().and_then(named))
-        .or_else(|| named(&employee.name))
-        .cloned()
-        .unwrap_or_default();
-    let extension = row.extension.as_deref().or(employee.extension.as_deref());
-    let read = |fields: &[String]| {
-        let mut phones = Vec::new();
-        for field in fields {
-            phones.extend(phone::read_field(field, rules.region));
-        }
-        phones.dedup();
-        phones
-    };
-    let mobiles = match row.mobile {
-        Some(mobile) => read(&[mobile]),
-        None => read(&employee.mobiles),
-    };
-    let mut phones = read(&employee.phones);
-    phones.extend(
-        mobiles
-            .iter()
-            .filter(|mobile| !phones.contains(mobile))
-            .copied()
-            .collect::<Vec<_>>(),
-    );
-    let mut absences = employee.absences.clone();
-    absences.extend(row.absences);
-    Colleague {
-        crm: crm.clone(),
-        id: employee.id.clone(),
-        name: employee.name.clone(),
-        active: employee.active,
-        email: employee.email.clone(),
-        extension: Extension::read(extension.unwrap_or_default(), pattern),
-        phones,
-        mobiles,
-        departments: employee.departments.clone(),
-        deputy: row.deputy,
-        hours: row.hours,
-        absences,
-        workday: employee.workday,
-    }
 }

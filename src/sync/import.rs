@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::phones_of;
+use super::read_phones;
 use crate::crm::csv_file::table::{self, Options, TableError};
 use crate::directory::{Change, Directory, DirectoryError};
 use crate::phone::Region;
@@ -74,10 +74,7 @@ pub async fn import(
         report.cards.insert(kind, cards.len() as u64);
         let walk = directory.sync_state(crm, kind).await?.walk;
         for part in cards.chunks(CARDS_AT_ONCE) {
-            let read = part
-                .iter()
-                .map(|card| (card.clone(), phones_of(card, region)));
-            let cards: Vec<_> = read.collect();
+            let (cards, unread) = read_phones(part.iter().cloned(), region);
             report.phones += cards
                 .iter()
                 .map(|(_, phones)| phones.len() as u64)
@@ -89,6 +86,7 @@ pub async fn import(
                     crm: crm.clone(),
                     kind,
                     cards,
+                    unread,
                     walk,
                     keep_newer: None,
                     state: None,

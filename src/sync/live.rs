@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::{Source, phones_of};
+use super::{Source, read_phones};
 use crate::crm::CrmError;
 use crate::directory::{Change, Directory, Keep, Refresh, Refreshed};
 use crate::fault::lock;
@@ -174,15 +174,15 @@ impl Asked {
             Ok(Ok(cards)) => cards,
         };
         lock(&self.breaker).succeeded();
-        let believed = cards.into_iter().filter_map(|card| {
-            let phones = phones_of(&card, self.source.region);
-            phones.contains(&phone).then_some((card, phones))
-        });
-        let believed: Vec<(Card, Vec<E164>)> = believed.collect();
+        let (read, _) = read_phones(cards, self.source.region);
+        let believed = read
+            .into_iter()
+            .filter_map(|(card, phones)| phones.contains(&phone).then_some(card));
+        let believed: Vec<Card> = believed.collect();
         if believed.is_empty() {
             return Refreshed::Nothing;
         }
-        let entities = believed.iter().map(|(card, _)| self.entity(card)).collect();
+        let entities = believed.iter().map(|card| self.entity(card)).collect();
         match keep {
             Keep::No => Refreshed::Found(entities),
             Keep::Yes => Refreshed::Found(self.store(phone, believed, entities, directory).await),
@@ -201,16 +201,17 @@ impl Asked {
     async fn store(
         &self,
         phone: E164,
-        cards: Vec<(Card, Vec<E164>)>,
+        cards: Vec<Card>,
         entities: Vec<Entity>,
         directory: &dyn Directory,
     ) -> Vec<Entity> {
         let crm = &self.source.name;
         let mut by_kind: HashMap<_, Vec<_>> = HashMap::new();
-        for (card, phones) in cards {
-            by_kind.entry(card.kind).or_default().push((card, phones));
+        for card in cards {
+            by_kind.entry(card.kind).or_default().push(card);
         }
         for (kind, cards) in by_kind {
+            let (cards, unread) = read_phones(cards, self.source.region);
             let stored = async {
                 let walk = directory.sync_state(crm, kind).await?.walk;
                 directory
@@ -218,6 +219,7 @@ impl Asked {
                         crm: crm.clone(),
                         kind,
                         cards,
+                        unread,
                         walk,
                         // The CRM's clock is not known here; whatever is newer stays.
                         keep_newer: Some(Timestamp::MIN),

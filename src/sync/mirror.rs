@@ -24,7 +24,7 @@ use super::{Clock, Settings, Source, SyncError, change, is_suspicious};
 use crate::crm::{CrmError, Cursor, Hook, Page, Since};
 use crate::directory::{Directory, SyncState};
 use crate::fault::lock;
-use crate::record::{CrmName, Employee, EmployeeId, EntityKind};
+use crate::record::{CrmName, Employee, EmployeeId, EntityId, EntityKind};
 
 /// Between two passes, whatever happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +97,16 @@ impl Mirror {
     /// The CRM that this mirror copies.
     pub fn name(&self) -> &CrmName {
         &self.source.name
+    }
+
+    /// Where a card is looked at in the CRM's own interface, where it has one.
+    pub fn card_address(&self, kind: EntityKind, id: &EntityId) -> Option<String> {
+        self.source.crm.card_address(kind, id)
+    }
+
+    /// The same for an employee.
+    pub fn employee_address(&self, id: &EmployeeId) -> Option<String> {
+        self.source.crm.employee_address(id)
     }
 
     /// How it stands.

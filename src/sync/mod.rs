@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::crm::{Crm, CrmError, Page};
 use crate::directory::{Change, Directory, DirectoryError, SyncState, Unseen};
 use crate::phone::{self, E164, Region};
-use crate::record::{Card, CrmName, EntityKind};
+use crate::record::{Card, CrmName, EntityId, EntityKind};
 
 /// The wall clock, handed in so that tests may set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -130,18 +130,52 @@ impl Source {
     }
 }
 
-/// The numbers in a card's phone fields, each once.
-fn phones_of(card: &Card, region: Region) -> Vec<E164> {
-    let mut phones: Vec<E164> = Vec::new();
-    for field in &card.phones {
-        for phone in phone::read_field(field, region) {
-            if !phones.contains(&phone) && phones.len() < MOST_PHONES {
-                phones.push(phone);
+/// A card with the numbers in its phone fields, each once.
+type ReadCard = (Card, Vec<E164>);
+
+/// Reads the numbers of cards; gives besides what stands in a phone field and is none.
+fn read_phones(
+    cards: impl IntoIterator<Item = Card>,
+    region: Region,
+) -> (Vec<ReadCard>, Vec<(EntityId, String)>) {
+    let mut unread = Vec::new();
+    let read = cards.into_iter().map(|card| {
+        let mut phones: Vec<E164> = Vec::new();
+        let mut rest = String::new();
+        for field in &card.phones {
+            let read = phone::read_field(field, region);
+            if read.is_empty() {
+                add_unread(&mut rest, field);
+            }
+            for phone in read {
+                if !phones.contains(&phone) && phones.len() < MOST_PHONES {
+                    phones.push(phone);
+                }
             }
         }
-    }
-    phones
+        if !rest.is_empty() {
+            unread.push((card.id.clone(), rest));
+        }
+        (card, phones)
+    });
+    let read = read.collect();
+    (read, unread)
 }
+
+/// Notes a phone field that gives no number; one of blanks and strokes says nothing.
+fn add_unread(rest: &mut String, field: &str) {
+    if !field.contains(char::is_alphanumeric) {
+        return;
+    }
+    if !rest.is_empty() {
+        rest.push_str("; ");
+    }
+    let room = LONGEST_UNREAD_CHARS.saturating_sub(rest.chars().count());
+    rest.extend(field.trim().chars().take(room));
+}
+
+/// What is kept of a card's phone fields without a number.
+const LONGEST_UNREAD_CHARS: usize = 200;
 
 /// Numbers of one card that are mirrored; a card with more is a dump, not a client.
 const MOST_PHONES: usize = 200;
@@ -172,14 +206,12 @@ fn change(
     let keep_newer = page
         .server_time
         .and_then(|time| time.checked_sub(LONGEST_READING).ok());
-    let read = page.cards.into_iter().map(|card| {
-        let phones = phones_of(&card, source.region);
-        (card, phones)
-    });
+    let (cards, unread) = read_phones(page.cards, source.region);
     Change {
         crm: source.name.clone(),
         kind,
-        cards: read.collect(),
+        cards,
+        unread,
         walk,
         keep_newer,
         state,
@@ -199,6 +231,31 @@ fn is_suspicious(count: Unseen, most_percent: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_number_is_told_with_its_card() {
+        let card = |id: u64, phones: &[&str]| {
+            let mut card = Card::new(EntityKind::Contact, EntityId::from(id));
+            card.phones = phones.iter().map(|&phone| phone.to_owned()).collect();
+            card
+        };
+        let long = "нет ".repeat(100);
+        let cards = [
+            card(1, &["8 916 123-45-67"]),
+            card(2, &[" ask Анна ", "8 916 123-45-67", "12"]),
+            card(3, &["", " - ", "+"]),
+            card(4, &[long.as_str(), "nor this"]),
+        ];
+        let (read, unread) = read_phones(cards, Region::default());
+        let counts: Vec<usize> = read.iter().map(|(_, phones)| phones.len()).collect();
+        assert_eq!(counts, [1, 1, 0, 0]);
+        let [(second, text), (fourth, cut)] = unread.as_slice() else {
+            panic!("{unread:?}");
+        };
+        assert_eq!((second.as_str(), text.as_str()), ("2", "ask Анна; 12"));
+        assert_eq!(fourth.as_str(), "4");
+        assert!(cut.chars().count() <= LONGEST_UNREAD_CHARS + 2, "{cut}");
+    }
 
     #[test]
     fn an_empty_or_shrunken_source_is_suspicious() {

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use pryamo::directory::{
-    Change, Count, CrmRules, Directory, DirectoryError, KINDS, Kind, OpenError, Opening, Override,
-    RosterRules, SyncState, Unseen,
+    CardRef, Change, Count, CrmRules, Directory, DirectoryError, KINDS, Kind, Left, LeftCard,
+    OpenError, Opening, Origin, Origins, Override, OwnRow, RosterRules, Survey, Surveyor,
+    SyncState, Tally, Unseen,
 };
 use pryamo::phone::{E164, Region};
-use pryamo::record::{Card, CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Stage};
+use pryamo::record::{
+    Absence, Card, CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Stage,
+};
 
 use EntityKind::{Company, Contact, Deal, Lead};
 
@@ -81,6 +84,7 @@ pub(crate) fn change(crm: &CrmName, kind: EntityKind, cards: Vec<(Card, Vec<E164
         kind,
         cards,
         walk: 1,
+        unread: Vec::new(),
         keep_newer: None,
         state: None,
     }
@@ -967,4 +971,446 @@ async fn a_folder_that_cannot_be_made_is_named() {
         };
         assert!(error.to_string().contains("data_dir"), "{error}");
     }
+}
+
+fn own_extension(extension: &str) -> OwnRow {
+    OwnRow {
+        extension: Some(extension.to_owned()),
+        ..OwnRow::default()
+    }
+}
+
+/// The rules of a configuration that has these CRMs and says nothing of their employees.
+fn plain_rules(crms: &[CrmName]) -> RosterRules {
+    RosterRules {
+        crms: crms
+            .iter()
+            .map(|crm| (crm.clone(), CrmRules::default()))
+            .collect(),
+        ..RosterRules::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_for_an_employee_survives_all_but_forgetting() {
+    for bench in benches() {
+        let rules = plain_rules(&[sales(), retail()]);
+        let now = instant("2026-11-22T10:00:00Z");
+        let id = EmployeeId::new("11");
+        let extension = |store: &Arc<dyn Directory>, crm: &CrmName| {
+            let roster = store.roster();
+            let colleague = roster.get(crm, &EmployeeId::new("11")).unwrap();
+            let extension = colleague.extension.as_ref().ok();
+            (
+                extension.map(ToString::to_string),
+                colleague.origins.extension,
+            )
+        };
+        let of = |number: &str, origin| (Some(number.to_owned()), Some(origin));
+        {
+            let store = open(bench.kind, bench.folder.path(), rules.clone()).unwrap();
+            store.set_own_row(&retail(), &id, None).await.unwrap();
+            assert!(store.crms().await.unwrap().is_empty(), "nothing was set");
+            for crm in [sales(), retail()] {
+                // Before the employee is known, too.
+                let row = Some(own_extension("501"));
+                store.set_own_row(&crm, &id, row).await.unwrap();
+                let staff = vec![employee("11", Some("101"))];
+                store
+                    .replace_employees(&crm, staff.into(), now)
+                    .await
+                    .unwrap();
+                assert_eq!(extension(&store, &crm), of("501", Origin::Page));
+            }
+            let row = Some(own_extension("502"));
+            store.set_own_row(&sales(), &id, row).await.unwrap();
+            let staff = vec![employee("11", Some("102"))];
+            store
+                .replace_employees(&sales(), staff.into(), now)
+                .await
+                .unwrap();
+        }
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        assert_eq!(extension(&store, &sales()), of("502", Origin::Page));
+        assert_eq!(
+            store.own_rows().await.unwrap(),
+            [
+                (retail(), id.clone(), own_extension("501")),
+                (sales(), id.clone(), own_extension("502")),
+            ]
+        );
+        store.set_own_row(&sales(), &id, None).await.unwrap();
+        assert_eq!(extension(&store, &sales()), of("102", Origin::Crm));
+        store.forget(&retail()).await.unwrap();
+        assert_eq!(store.own_rows().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_wins_over_the_page_and_the_page_over_the_crm() {
+    for bench in benches() {
+        let span = |from: &str| Absence {
+            from: instant(from),
+            until: instant("2027-01-01T00:00:00Z"),
+            what: String::new(),
+        };
+        let config = Override {
+            extension: Some("777".to_owned()),
+            absences: vec![span("2026-12-30T00:00:00Z")],
+            ..Override::default()
+        };
+        let overrides = [("11".to_owned(), config)].into_iter();
+        let rules = RosterRules {
+            crms: HashMap::from([(sales(), CrmRules::new(Region::default(), overrides))]),
+            ..RosterRules::default()
+        };
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        let mut in_crm = employee("11", Some("101"));
+        in_crm.mobiles = vec!["+7 916 000-00-11".to_owned()];
+        in_crm.absences = vec![span("2026-12-01T00:00:00Z")];
+        let mut other = in_crm.clone();
+        other.id = EmployeeId::new("12");
+        let staff = vec![in_crm, other];
+        let now = instant("2026-11-22T10:00:00Z");
+        store
+            .replace_employees(&sales(), staff.into(), now)
+            .await
+            .unwrap();
+        let row = OwnRow {
+            mobile: Some("+7 916 000-00-77".to_owned()),
+            deputy: Some("12".to_owned()),
+            hours: Some("24/7".to_owned()),
+            absent: vec!["2026-12-05".to_owned()],
+            ..own_extension("501")
+        };
+        for id in ["11", "12"] {
+            let row = Some(row.clone());
+            let id = EmployeeId::new(id);
+            store.set_own_row(&sales(), &id, row).await.unwrap();
+        }
+        let roster = store.roster();
+        let both = roster.get(&sales(), &EmployeeId::new("11")).unwrap();
+        assert_eq!(both.extension.as_ref().unwrap().as_str(), "777");
+        assert_eq!(both.mobiles, [phone(77)]);
+        let (page, crm, config) = (Origin::Page, Origin::Crm, Origin::Config);
+        assert_eq!(
+            both.origins,
+            Origins {
+                extension: Some(config),
+                mobile: Some(page),
+                deputy: Some(page),
+                hours: Some(page),
+                absences: vec![crm, config],
+            }
+        );
+        assert_eq!(both.absences.len(), 2);
+        assert_eq!(both.own_row.as_ref(), Some(&row));
+        let page_only = roster.get(&sales(), &EmployeeId::new("12")).unwrap();
+        assert_eq!(page_only.extension.as_ref().unwrap().as_str(), "501");
+        assert_eq!(page_only.origins.absences, [crm, page]);
+    }
+}
+
+#[tokio::test]
+async fn an_extension_of_two_people_in_one_crm_is_a_conflict() {
+    for bench in benches() {
+        let rules = plain_rules(&[sales(), retail()]);
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        let now = instant("2026-11-22T10:00:00Z");
+        let mut dismissed = employee("14", Some("103"));
+        dismissed.active = false;
+        let staff = vec![
+            employee("11", Some("101")),
+            employee("12", Some("101")),
+            employee("13", Some("103")),
+            dismissed,
+            employee("15", None),
+        ];
+        store
+            .replace_employees(&sales(), staff.into(), now)
+            .await
+            .unwrap();
+        let staff = vec![employee("13", Some("103"))];
+        store
+            .replace_employees(&retail(), staff.into(), now)
+            .await
+            .unwrap();
+        let roster = store.roster();
+        let conflicts = roster.conflicts();
+        let [conflict] = conflicts.as_slice() else {
+            panic!("{conflicts:?}");
+        };
+        assert_eq!(
+            (&conflict.crm, conflict.extension.as_str()),
+            (&sales(), "101")
+        );
+        let mut ids: Vec<_> = conflict
+            .employees
+            .iter()
+            .map(|one| one.id.as_str())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["11", "12"]);
+        let without: Vec<_> = roster.without_extension();
+        assert_eq!(without.len(), 1);
+        assert_eq!(without[0].id.as_str(), "15");
+    }
+}
+
+fn owned(kind: EntityKind, id: &str, responsible: &str) -> Card {
+    let mut card = card(kind, id, id);
+    card.responsible = Some(EmployeeId::new(responsible));
+    card
+}
+
+/// Two CRMs: 11 and 12 work in the one, 13 is dismissed; 12 works in the other too, as 92.
+async fn store_for_a_survey(bench: &Bench) -> Arc<dyn Directory> {
+    let rules = plain_rules(&[sales(), retail()]);
+    let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+    let now = instant("2026-11-22T10:00:00Z");
+    let mut dismissed = employee("13", None);
+    dismissed.active = false;
+    let staff = vec![employee("11", None), employee("12", None), dismissed];
+    store
+        .replace_employees(&sales(), staff.into(), now)
+        .await
+        .unwrap();
+    let mut same = employee("92", None);
+    same.email = Some("12@Example.com".to_owned());
+    store
+        .replace_employees(&retail(), vec![same].into(), now)
+        .await
+        .unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_survey_finds_what_is_to_be_mended() {
+    for bench in benches() {
+        let store = store_for_a_survey(&bench).await;
+        assert_eq!(store.survey().await.unwrap(), Survey::default());
+        let mut closed = owned(Lead, "closed", "13");
+        closed.stage = Stage::Closed;
+        let cards = [
+            (Contact, owned(Contact, "1", "11"), vec![phone(1)]),
+            (Company, owned(Company, "1", "12"), vec![phone(1), phone(2)]),
+            (Contact, owned(Contact, "2", "12"), vec![phone(2)]),
+            (Contact, owned(Contact, "3", "13"), vec![phone(2), phone(3)]),
+            (Contact, owned(Contact, "4", "99"), vec![phone(3)]),
+            (Contact, card(Contact, "5", "nobody's"), vec![phone(3)]),
+            (Lead, closed, vec![phone(3)]),
+        ];
+        for (kind, card, phones) in cards {
+            let mut page = change(&sales(), kind, vec![(card.clone(), phones)]);
+            if matches!(card.id.as_str(), "2" | "closed") {
+                page.unread = vec![(card.id.clone(), "ask Anna".to_owned())];
+            }
+            store.apply(page).await.unwrap();
+        }
+        let same_person = vec![(owned(Contact, "7", "92"), vec![phone(2)])];
+        store
+            .apply(change(&retail(), Contact, same_person))
+            .await
+            .unwrap();
+        // Of a CRM that the configuration lacks.
+        let other = vec![(owned(Contact, "8", "55"), vec![phone(1)])];
+        let other = change(&CrmName::new("other"), Contact, other);
+        store.apply(other).await.unwrap();
+
+        let survey = store.survey().await.unwrap();
+        assert_eq!(survey.shared.total, 1, "{survey:?}");
+        let shared = &survey.shared.samples[0];
+        assert_eq!(shared.phone, phone(1));
+        let who = |card: &CardRef| card.responsible.as_ref().unwrap().to_string();
+        let mut whose: Vec<_> = shared.cards.iter().map(who).collect();
+        whose.sort();
+        assert_eq!(whose, ["11", "12"]);
+        let left = survey.left.samples.iter();
+        let mut left: Vec<_> = left.map(|one| (one.card.id.to_string(), one.why)).collect();
+        left.sort_by(|a, b| a.0.cmp(&b.0));
+        let expected = [("3", Left::Dismissed), ("4", Left::Unknown)];
+        assert_eq!(left, expected.map(|(id, why)| (id.to_owned(), why)));
+        assert_eq!(survey.left.total, 2);
+        let unread = &survey.unread;
+        assert_eq!((unread.total, unread.samples.len()), (1, 1));
+        assert_eq!(unread.samples[0].text, "ask Anna");
+        assert_eq!(unread.samples[0].card.kind, Contact);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_number_goes_with_its_card() {
+    for bench in benches() {
+        let store = store_for_a_survey(&bench).await;
+        let page = |unread: Option<&str>| {
+            let cards = vec![(owned(Contact, "1", "11"), vec![phone(1)])];
+            let mut page = change(&sales(), Contact, cards);
+            let text = |text: &str| (EntityId::new("1"), text.to_owned());
+            page.unread = unread.map(text).into_iter().collect();
+            page
+        };
+        let texts = async || {
+            let unread = store.survey().await.unwrap().unread;
+            assert_eq!(unread.total, unread.samples.len() as u64);
+            let texts = unread.samples.into_iter().map(|one| one.text);
+            texts.collect::<Vec<_>>()
+        };
+        for (now, expected) in [
+            (Some("first"), vec!["first"]),
+            (Some("second"), vec!["second"]),
+            (None, vec![]),
+            (Some("third"), vec!["third"]),
+        ] {
+            // The card itself stays as it was.
+            store.apply(page(now)).await.unwrap();
+            assert_eq!(texts().await, expected);
+        }
+        let ids = [EntityId::new("1")];
+        store.delete(&sales(), Contact, &ids).await.unwrap();
+        assert_eq!(texts().await, Vec::<String>::new());
+        store.apply(page(None)).await.unwrap();
+        assert_eq!(
+            texts().await,
+            Vec::<String>::new(),
+            "a new card with an old place"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_survey_counts_all_and_keeps_some() {
+    for bench in benches() {
+        let store = store_for_a_survey(&bench).await;
+        // More than one stretch, and numbers in two cards that a stretch may cut.
+        let count = 25_000;
+        let contacts = (0..count).map(|id| {
+            let text = id.to_string();
+            (owned(Contact, &text, "11"), vec![phone(id)])
+        });
+        let mut page = change(&sales(), Contact, contacts.collect());
+        page.unread = (0..count)
+            .map(|id| (EntityId::from(id), "?1".to_owned()))
+            .collect();
+        store.apply(page).await.unwrap();
+        let companies = (0..count).map(|id| {
+            let text = id.to_string();
+            let responsible = if id % 2 == 0 { "12" } else { "13" };
+            (owned(Company, &text, responsible), vec![phone(id)])
+        });
+        store
+            .apply(change(&sales(), Company, companies.collect()))
+            .await
+            .unwrap();
+        let survey = store.survey().await.unwrap();
+        let totals = (survey.shared.total, survey.left.total, survey.unread.total);
+        assert_eq!(totals, (count / 2, count / 2, count));
+        let most = Tally::<LeftCard>::MOST_SAMPLES;
+        assert_eq!(survey.shared.samples.len(), most);
+        assert_eq!(survey.left.samples.len(), most);
+        assert_eq!(survey.unread.samples.len(), most);
+    }
+}
+
+#[tokio::test]
+async fn a_surveyor_keeps_the_last_survey() {
+    for bench in benches() {
+        let store = store_for_a_survey(&bench).await;
+        let now = instant("2026-11-22T10:00:00Z");
+        let surveyor = Arc::new(Surveyor::new(
+            Arc::clone(&store),
+            Arc::new(move || now),
+            tokio::runtime::Handle::current(),
+        ));
+        assert!(surveyor.latest().is_none() && !surveyor.is_running());
+        let lost = vec![(owned(Contact, "1", "99"), vec![phone(1)])];
+        store.apply(change(&sales(), Contact, lost)).await.unwrap();
+        assert!(surveyor.refresh());
+        // Nothing has run meanwhile: this runtime has one thread.
+        assert!(!surveyor.refresh() && surveyor.is_running());
+        surveyor.ended().await;
+        let latest = surveyor.latest().unwrap();
+        assert_eq!((latest.survey.left.total, latest.at), (1, now));
+        assert!(surveyor.error().is_none());
+        assert!(surveyor.refresh());
+        surveyor.ended().await;
+        assert_eq!(surveyor.latest(), Some(latest));
+    }
+}
+
+/// What each format has added, newest first, by the format before it.
+const ADDED: [(i64, &[&str]); 3] = [
+    (3, &["own_rows", "unread"]),
+    (2, &["departments"]),
+    (1, &["notices", "news"]),
+];
+
+#[tokio::test]
+async fn every_older_format_is_taken_over() {
+    for formats in 1..=ADDED.len() {
+        let (bench, file) = embedded().await;
+        let by_hand = rusqlite::Connection::open(&file).unwrap();
+        for (format, tables) in &ADDED[..formats] {
+            for table in *tables {
+                by_hand.execute(&format!("DROP TABLE {table}"), []).unwrap();
+            }
+            by_hand.pragma_update(None, "user_version", format).unwrap();
+        }
+        drop(by_hand);
+        let rules = plain_rules(&[sales()]);
+        let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+        assert_eq!(names(&store, phone(1)).await, ["a"]);
+        let now = instant("2026-11-22T10:00:00Z");
+        let staff = vec![employee("11", None)];
+        store
+            .replace_employees(&sales(), staff.into(), now)
+            .await
+            .unwrap();
+        let row = Some(own_extension("501"));
+        store
+            .set_own_row(&sales(), &EmployeeId::new("11"), row)
+            .await
+            .unwrap();
+        let mut lost = change(&sales(), Contact, vec![(owned(Contact, "1", "11"), vec![])]);
+        lost.unread = vec![(EntityId::new("1"), "lost".to_owned())];
+        store.apply(lost).await.unwrap();
+        assert_eq!(store.survey().await.unwrap().unread.total, 1);
+        drop(store);
+        assert_eq!(bench.open().own_rows().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_can_no_longer_be_read_harms_nobody() {
+    let (bench, file) = embedded().await;
+    let rules = plain_rules(&[sales()]);
+    let now = instant("2026-11-22T10:00:00Z");
+    {
+        let store = open(bench.kind, bench.folder.path(), rules.clone()).unwrap();
+        let staff = vec![employee("11", Some("101")), employee("12", Some("102"))];
+        store
+            .replace_employees(&sales(), staff.into(), now)
+            .await
+            .unwrap();
+        for id in ["11", "12"] {
+            let row = Some(own_extension("501"));
+            let id = EmployeeId::new(id);
+            store.set_own_row(&sales(), &id, row).await.unwrap();
+        }
+    }
+    let by_hand = rusqlite::Connection::open(&file).unwrap();
+    by_hand
+        .execute_batch(
+            "UPDATE own_rows SET json = '{\"colour\": 1}' WHERE id = '11';
+            UPDATE own_rows SET json = '{\"hours\": \"nine to five\", \"mobile\": \"+79160000077\"}'
+                WHERE id = '12'",
+        )
+        .unwrap();
+    drop(by_hand);
+    let store = open(bench.kind, bench.folder.path(), rules).unwrap();
+    let roster = store.roster();
+    let of = |id: &str| Arc::clone(roster.get(&sales(), &EmployeeId::new(id)).unwrap());
+    assert_eq!(of("11").extension.as_ref().unwrap().as_str(), "101");
+    assert_eq!(of("11").own_row, None);
+    assert_eq!(of("12").mobiles, [phone(77)]);
+    assert!(of("12").hours.is_none());
 }

@@ -137,6 +137,7 @@ async fn an_earlier_reading_that_comes_late_does_not_replace_a_newer_one() {
             let mut read = card(Contact, "7", name);
             read.modified = Some(instant(modified));
             Change {
+                unread: Vec::new(),
                 keep_newer: keep_newer.map(instant),
                 ..change(&sales(), Contact, vec![(read, vec![phone(7)])])
             }
@@ -182,6 +183,7 @@ async fn a_late_reading_still_counts_as_seen() {
             read.modified = Some(instant(modified));
             Change {
                 walk,
+                unread: Vec::new(),
                 keep_newer: Some(instant("2026-11-22T09:50:00Z")),
                 ..change(&sales(), Contact, vec![(read, vec![phone(7)])])
             }

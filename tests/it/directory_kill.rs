@@ -136,6 +136,7 @@ fn change(page: u64) -> Change {
         kind: EntityKind::Deal,
         cards: (0..cards_of(group)).map(card).collect(),
         walk: page,
+        unread: Vec::new(),
         keep_newer: None,
         state: Some(SyncState {
             walk: page,

@@ -41,6 +41,7 @@ mod life;
 mod messy;
 mod office;
 mod outage;
+mod own_rows;
 mod people;
 mod phones;
 mod promises;

@@ -176,6 +176,7 @@ impl Office {
                 kind,
                 cards,
                 walk: 1,
+                unread: Vec::new(),
                 keep_newer: None,
                 state: None,
             };

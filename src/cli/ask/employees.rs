@@ -1,10 +1,13 @@
 //! The employees for people: a line each, and what keeps them from being rung.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
+
+use crate::directory::OwnRow;
 
 /// Prints what `/api/v1/employees` lists.
 pub(super) fn print(employees: &[Value]) {
@@ -32,6 +35,52 @@ pub(super) fn print(employees: &[Value]) {
     if employees.is_empty() {
         println!("no employees yet; `pryamo check` tells why");
     }
+}
+
+/// What was set on the page, as lines of `[crm.employees]` for the configuration.
+pub(super) fn export(employees: &[Value]) -> String {
+    let mut by_crm: BTreeMap<&str, String> = BTreeMap::new();
+    for employee in employees {
+        let row = employee.get("own_row").cloned().unwrap_or_default();
+        let row: Option<OwnRow> = serde_json::from_value(row).unwrap_or_default();
+        if let Some(row) = row.filter(|row| !row.is_empty()) {
+            let lines = by_crm.entry(text(employee, "/crm")).or_default();
+            let id = toml::Value::from(text(employee, "/id"));
+            let name = super::super::plain(text(employee, "/name"));
+            // Writing into a string does not fail.
+            let _ = writeln!(lines, "{id} = {{ {} }}  # {name}", written(row));
+        }
+    }
+    let mut told = String::new();
+    for (crm, lines) in by_crm {
+        let _ = write!(
+            told,
+            "# Below the [[crm]] table named \"{crm}\"; where that has [crm.employees] already, only the lines\n\
+            # behind this one.\n[crm.employees]\n{lines}\n"
+        );
+    }
+    if told.is_empty() {
+        return "# nothing was set on the page\n".to_owned();
+    }
+    told
+}
+
+/// The values of a row, as an inline table holds them.
+fn written(row: OwnRow) -> String {
+    let values = [
+        ("extension", row.extension),
+        ("mobile", row.mobile),
+        ("deputy", row.deputy),
+        ("hours", row.hours),
+    ];
+    let values = values.into_iter();
+    let mut values: Vec<String> = values
+        .filter_map(|(key, value)| Some(format!("{key} = {}", toml::Value::from(value?))))
+        .collect();
+    if !row.absent.is_empty() {
+        values.push(format!("absent = {}", toml::Value::from(row.absent)));
+    }
+    values.join(", ")
 }
 
 /// What there is to say of somebody: first what is in the way of a call, then who goes in between.
@@ -103,6 +152,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_exported_is_read_by_the_configuration() {
+        let row = json!({
+            "extension": "101", "mobile": null, "deputy": "Борис \"Б\" O'Neil",
+            "hours": "Mon-Fri 09:00-18:00", "absent": ["2026-12-01..2026-12-14", "2026-12-31"],
+        });
+        let employees = [
+            json!({"crm": "sales", "id": "502", "name": "Анна\n[x]", "own_row": row}),
+            json!({"crm": "sales", "id": "503", "name": "Борис", "own_row": null}),
+            json!({"crm": "retail", "id": "a.b@c", "name": "", "own_row": {"extension": "7"}}),
+        ];
+        let exported = export(&employees);
+        let (retail, sales) = exported
+            .split_once("# Below the [[crm]] table named \"sales\"")
+            .unwrap();
+        let read = |part: &str| {
+            let table: toml::Table = format!("[[crm]]\n#{part}").parse().unwrap();
+            table["crm"][0]["employees"].clone()
+        };
+        let sales: BTreeMap<String, OwnRow> = read(sales).try_into().unwrap();
+        assert_eq!(sales.len(), 1);
+        assert_eq!(serde_json::to_value(&sales["502"]).unwrap(), row);
+        assert_eq!(read(retail)["a.b@c"]["extension"].as_str(), Some("7"));
+        assert!(export(&employees[1..2]).starts_with("# nothing"));
+    }
 
     #[test]
     fn a_line_tells_what_is_in_the_way_and_who_goes_in_between() {

@@ -46,10 +46,10 @@ use self::webhooks::Watch;
 use self::wire::{List, Row, User};
 use super::budget::Lane;
 use super::optional::{Part, Weight};
-use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Since};
+use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Since, in_path};
 use crate::phone::E164;
 use crate::record::{
-    Card, CrmName, Department, Employee, EntityId, EntityKind, Event, Notice, Staff,
+    Card, CrmName, Department, Employee, EmployeeId, EntityId, EntityKind, Event, Notice, Staff,
 };
 
 /// amoCRM and Kommo.
@@ -204,6 +204,11 @@ impl Amocrm {
         Err(shape(method, "`_links.next` points to another host"))
     }
 
+    /// Scheme, host and port: where the account's own interface is.
+    fn site(&self) -> String {
+        self.link.base().origin().ascii_serialization()
+    }
+
     fn cards(&self, kind: EntityKind, rows: Vec<Row>) -> Result<Vec<Card>, CrmError> {
         rows.into_iter()
             .filter_map(|row| row.into_card(kind, &self.fields).transpose())
@@ -216,6 +221,22 @@ impl Amocrm {
 impl Crm for Amocrm {
     fn kinds(&self) -> &[EntityKind] {
         &self.kinds
+    }
+
+    fn card_address(&self, kind: EntityKind, id: &EntityId) -> Option<String> {
+        let list = match kind {
+            EntityKind::Contact => "contacts",
+            EntityKind::Company => "companies",
+            EntityKind::Deal => "leads",
+            EntityKind::Lead => return None,
+        };
+        let id = in_path(id.as_str());
+        Some(format!("{}/{list}/detail/{id}", self.site()))
+    }
+
+    /// Users have no pages of their own.
+    fn employee_address(&self, _id: &EmployeeId) -> Option<String> {
+        Some(format!("{}/settings/users/", self.site()))
     }
 
     fn walks_may_miss(&self) -> bool {

@@ -280,6 +280,34 @@ mod tests {
     }
 
     #[test]
+    fn cards_are_linked_where_the_account_shows_them() {
+        use crate::record::{EmployeeId, EntityId, EntityKind};
+        let crm = opened("url = 'https://demo.amocrm.ru/'\ntoken = \"t0ken\"").unwrap();
+        for (kind, expected) in [
+            (
+                EntityKind::Contact,
+                Some("https://demo.amocrm.ru/contacts/detail/1%2F2"),
+            ),
+            (
+                EntityKind::Company,
+                Some("https://demo.amocrm.ru/companies/detail/1%2F2"),
+            ),
+            (
+                EntityKind::Deal,
+                Some("https://demo.amocrm.ru/leads/detail/1%2F2"),
+            ),
+            (EntityKind::Lead, None),
+        ] {
+            let address = crm.card_address(kind, &EntityId::new("1/2"));
+            assert_eq!(address.as_deref(), expected);
+        }
+        assert_eq!(
+            crm.employee_address(&EmployeeId::new("7")).as_deref(),
+            Some("https://demo.amocrm.ru/settings/users/")
+        );
+    }
+
+    #[test]
     fn no_sliding_second_holds_more_than_the_limit() {
         for (limit, share, rate) in [
             (7, 0.8, 5.6),

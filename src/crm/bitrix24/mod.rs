@@ -34,9 +34,11 @@ use self::employees::People;
 use self::events::Queue;
 use self::hook::Form;
 use self::walk::{Ceiling, Listing};
-use super::{Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Receipt, Since};
+use super::{
+    Crm, CrmError, Cursor, Finding, Hook, HookError, Kind, News, Page, Receipt, Since, in_path,
+};
 use crate::phone::E164;
-use crate::record::{Card, CrmName, EntityId, EntityKind, Notice, Staff};
+use crate::record::{Card, CrmName, EmployeeId, EntityId, EntityKind, Notice, Staff};
 
 /// The kind `bitrix24`.
 pub const KIND: Kind = Kind {
@@ -52,6 +54,8 @@ struct Bitrix24 {
     fields: Vec<String>,
     /// The portal's host, as `crm.url` names it.
     host: String,
+    /// Scheme, host and port of `crm.url`: where the portal's own interface is.
+    site: String,
     /// The way to cards and employees.
     client: Arc<Client>,
     ceiling: Ceiling,
@@ -133,6 +137,16 @@ impl Crm for Bitrix24 {
 
     async fn find(&self, phone: E164) -> Result<Vec<Card>, CrmError> {
         lookup::find(&self.client, &self.kinds, &self.fields, phone).await
+    }
+
+    fn card_address(&self, kind: EntityKind, id: &EntityId) -> Option<String> {
+        let id = in_path(id.as_str());
+        Some(format!("{}/crm/{kind}/details/{id}/", self.site))
+    }
+
+    fn employee_address(&self, id: &EmployeeId) -> Option<String> {
+        let id = in_path(id.as_str());
+        Some(format!("{}/company/personal/user/{id}/", self.site))
     }
 
     async fn check(&self) -> Vec<Finding> {

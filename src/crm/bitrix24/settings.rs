@@ -206,6 +206,7 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
         kinds,
         fields: common.fields,
         host: address.url.host_str().unwrap_or_default().to_owned(),
+        site: address.url.origin().ascii_serialization(),
         client: reader,
         ceiling: Ceiling::new(settings.batch_pages),
         people: People::new(Wishes {
@@ -324,6 +325,7 @@ mod tests {
     use super::*;
     use crate::crm::Finding;
     use crate::record::{CrmName, EntityKind};
+    use crate::record::{EmployeeId, EntityId};
 
     const ADDRESS: &str = "https://demo.bitrix24.ru/rest/17/k0d3example/";
 
@@ -475,6 +477,32 @@ mod tests {
         let table: toml::Table = format!("url = '{ADDRESS}'").parse().unwrap();
         let settings: Settings = table.try_into().unwrap();
         assert!(!format!("{settings:?}").contains("k0d3example"));
+    }
+
+    #[test]
+    fn cards_and_employees_are_linked_without_the_secret() {
+        let crm = open_with(&format!("url = '{ADDRESS}'")).unwrap();
+        for (kind, word) in [
+            (EntityKind::Contact, "contact"),
+            (EntityKind::Company, "company"),
+            (EntityKind::Lead, "lead"),
+            (EntityKind::Deal, "deal"),
+        ] {
+            let address = crm.card_address(kind, &EntityId::new("17"));
+            let expected = format!("https://demo.bitrix24.ru/crm/{word}/details/17/");
+            assert_eq!(address, Some(expected));
+        }
+        let hostile = crm.employee_address(&EmployeeId::new("1/../?x=\"<"));
+        assert_eq!(
+            hostile.as_deref(),
+            Some("https://demo.bitrix24.ru/company/personal/user/1%2F%2E%2E%2F%3Fx%3D%22%3C/")
+        );
+        let own = open_with("url = 'http://127.0.0.1:8080/rest/17/k0d3example/'").unwrap();
+        assert_eq!(
+            own.card_address(EntityKind::Deal, &EntityId::new("5"))
+                .as_deref(),
+            Some("http://127.0.0.1:8080/crm/deal/details/5/")
+        );
     }
 
     #[test]

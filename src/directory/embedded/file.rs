@@ -21,7 +21,7 @@ const FILE: &str = "directory.sqlite";
 /// Locked for as long as a process has the store open.
 const LOCK: &str = "lock";
 /// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// `PRAGMA application_id`, "prym": tells our file from any other SQLite database.
 const APPLICATION: i64 = 0x7072_796d;
 /// A log that one transaction has blown up is cut back to this.
@@ -84,6 +84,17 @@ CREATE TABLE departments (
 ) STRICT;
 ";
 
+/// What format 4 added: what was set on the page for employees, and what stands in cards' phone fields
+/// and is no number.
+const OWN_ROWS: &str = "
+CREATE TABLE own_rows (
+    crm INTEGER NOT NULL, id TEXT NOT NULL, json TEXT NOT NULL, PRIMARY KEY (crm, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unread (
+    entity INTEGER PRIMARY KEY, text TEXT NOT NULL
+) STRICT;
+";
+
 /// Reads both ends of every table: a file that was cut or overwritten shows itself, and a sound one
 /// of any size answers within a millisecond.
 const PROBE: &str = "
@@ -98,7 +109,9 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
     (SELECT deal FROM links ORDER BY source DESC, id DESC, deal DESC LIMIT 1),
     (SELECT max(json) FROM employees), (SELECT max(json) FROM sync_state),
     (SELECT max(event) FROM notices), (SELECT max(cursor) FROM news),
-    (SELECT max(json) FROM departments)
+    (SELECT max(json) FROM departments), (SELECT max(json) FROM own_rows),
+    (SELECT text FROM unread ORDER BY entity LIMIT 1),
+    (SELECT text FROM unread ORDER BY entity DESC LIMIT 1)
 ";
 
 /// An open store: one connection that writes and any number that read.
@@ -108,6 +121,7 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
 pub(super) struct Files {
     pub(super) readers: Vec<Connection>,
     pub(super) survey: Connection,
+    pub(super) hygiene: Connection,
     pub(super) writer: Connection,
     pub(super) lock: File,
 }
@@ -146,6 +160,7 @@ impl Files {
         Ok(Self {
             readers: readers.map_err(judge)?,
             survey: open_reader(&path, 1024).map_err(judge)?,
+            hygiene: open_reader(&path, 1024).map_err(judge)?,
             writer,
             lock,
         })
@@ -237,8 +252,9 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
     match (application, format) {
         (0, 0) if tables == 0 => create_tables(writer).map_err(judge),
         (APPLICATION, FORMAT) => Ok(()),
-        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS]).map_err(judge),
-        (APPLICATION, 2) => add(writer, &[DEPARTMENTS]).map_err(judge),
+        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS, OWN_ROWS]).map_err(judge),
+        (APPLICATION, 2) => add(writer, &[DEPARTMENTS, OWN_ROWS]).map_err(judge),
+        (APPLICATION, 3) => add(writer, &[OWN_ROWS]).map_err(judge),
         (APPLICATION, newer) if newer > FORMAT => Err(DirectoryError::Newer {
             path: path.display().to_string(),
             found: newer,
@@ -250,7 +266,7 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
 
 fn create_tables(writer: &Connection) -> rusqlite::Result<()> {
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} {NOTICES} {DEPARTMENTS}
+        "BEGIN IMMEDIATE; {TABLES} {NOTICES} {DEPARTMENTS} {OWN_ROWS}
         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }

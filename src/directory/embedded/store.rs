@@ -16,10 +16,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::file::Files;
 use super::readers::{Readers, lock};
 use super::row::{Key, Source};
-use super::{Settings, lookup, queue, survey, writer};
-use crate::directory::{Change, DirectoryError, Opening, Queued, Roster, RosterRules, Waiting};
+use super::{Settings, hygiene, lookup, own_rows, queue, survey, writer};
+use crate::directory::{
+    Change, DirectoryError, Opening, OwnRow, Queued, Roster, RosterRules, Survey, Waiting,
+};
 use crate::phone::E164;
-use crate::record::{CrmName, Employee, Entity, EntityId, EntityKind, Notice, Staff};
+use crate::record::{CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Notice, Staff};
 
 /// More threads than this share their readers.
 const READERS_MAX: usize = 8;
@@ -34,10 +36,12 @@ pub(super) struct Store {
     readers: Readers,
     /// For counting and the like: a long read here makes no lookup wait.
     survey: Mutex<Connection>,
+    /// For looking through all cards: the syncs' own reads do not wait for it either.
+    hygiene: Mutex<Connection>,
     writer: Mutex<Connection>,
     pub(super) crms: CrmNames,
     pub(super) roster: ArcSwap<Roster>,
-    rules: RosterRules,
+    rules: Arc<RosterRules>,
     /// Of the queue of notices.
     last_ticket: AtomicI64,
     _lock: File,
@@ -50,10 +54,11 @@ impl Store {
         let cache_kib = usize::try_from(settings.cache_mb).unwrap_or(1) * 1024;
         let files = Files::open(&opening.data_dir, readers, cache_kib)?;
         let read_all = store_error("was reading the employees");
+        let rules = Arc::new(opening.rules);
         let crms = survey::crm_names(&files.writer);
         let (crms, roster) = crms
             .and_then(|crms| {
-                let roster = survey::roster(&files.writer, &crms, &opening.rules)?;
+                let roster = survey::roster(&files.writer, &crms, &rules)?;
                 Ok((crms, roster))
             })
             .map_err(read_all)?;
@@ -63,10 +68,11 @@ impl Store {
             last_ticket: AtomicI64::new(last_ticket),
             readers: Readers::new(files.readers),
             survey: Mutex::new(files.survey),
+            hygiene: Mutex::new(files.hygiene),
             writer: Mutex::new(files.writer),
             crms: ArcSwap::from_pointee(crms),
             roster: ArcSwap::from_pointee(roster),
-            rules: opening.rules,
+            rules,
             _lock: files.lock,
         })
     }
@@ -97,6 +103,14 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, DirectoryError> {
         work(&lock(&self.survey)).map_err(store_error(doing))
+    }
+
+    /// See [`crate::directory::Directory::survey`].
+    pub(super) fn survey_cards(&self) -> Result<Survey, DirectoryError> {
+        let connection = lock(&self.hygiene);
+        let roster = self.roster.load_full();
+        hygiene::survey(&connection, &self.crms.load_full(), &roster)
+            .map_err(store_error("was looking through its cards"))
     }
 
     /// The cards of one kind; `None` if the store has never heard of this CRM.
@@ -160,6 +174,23 @@ impl Store {
         self.rebuild_roster()
     }
 
+    /// See [`crate::directory::Directory::set_own_row`].
+    pub(super) fn set_own_row(
+        &self,
+        crm: &CrmName,
+        id: &EmployeeId,
+        row: Option<&OwnRow>,
+    ) -> Result<(), DirectoryError> {
+        if row.is_none() && self.source(crm, EntityKind::Contact).is_none() {
+            return Ok(());
+        }
+        let number = self.number_of(crm)?;
+        self.write("was storing what was set for an employee", |transaction| {
+            own_rows::put(transaction, number, id, row)
+        })?;
+        self.rebuild_roster()
+    }
+
     /// Holds the writer, so that an older state of the employees never follows a newer one.
     fn rebuild_roster(&self) -> Result<(), DirectoryError> {
         let writer = lock(&self.writer);
@@ -172,6 +203,9 @@ impl Store {
     /// See [`crate::directory::Directory::apply`].
     pub(super) fn apply(&self, change: &Change) -> Result<(), DirectoryError> {
         let source = Source::new(self.number_of(&change.crm)?, change.kind);
+        let unread = change.unread.iter();
+        let unread: HashMap<&EntityId, &str> =
+            unread.map(|(id, text)| (id, text.as_str())).collect();
         self.write("was storing a page of cards", |transaction| {
             for (card, phones) in &change.cards {
                 writer::put(
@@ -179,6 +213,7 @@ impl Store {
                     source,
                     card,
                     phones,
+                    unread.get(&card.id).copied(),
                     change.walk,
                     change.keep_newer,
                 )?;
@@ -336,6 +371,7 @@ mod tests {
             kind: EntityKind::Contact,
             cards: (from..until).map(card).collect(),
             walk: 1,
+            unread: Vec::new(),
             keep_newer: None,
             state: None,
         }

@@ -1,10 +1,12 @@
 //! What the embedded store reads off a call's path: names, states, counts, employees.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::own_rows;
 use super::row::{Key, Source, unpack_phones, unreadable};
 use super::store::CrmNames;
 use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
@@ -29,6 +31,7 @@ pub(super) fn crms(connection: &Connection) -> rusqlite::Result<Vec<CrmName>> {
     connection
         .prepare(
             "SELECT name FROM crms c WHERE EXISTS (SELECT 1 FROM employees e WHERE e.crm = c.crm)
+                OR EXISTS (SELECT 1 FROM own_rows o WHERE o.crm = c.crm)
                 OR EXISTS (SELECT 1 FROM cards
                     WHERE source >= c.crm * ?1 AND source < (c.crm + 1) * ?1)
                 OR EXISTS (SELECT 1 FROM sync_state
@@ -41,11 +44,11 @@ pub(super) fn crms(connection: &Connection) -> rusqlite::Result<Vec<CrmName>> {
         .collect()
 }
 
-/// All employees and departments of all CRMs, put together.
+/// All employees and departments of all CRMs, put together with what was set on the page.
 pub(super) fn roster(
     connection: &Connection,
     crms: &HashMap<i64, CrmName>,
-    rules: &RosterRules,
+    rules: &Arc<RosterRules>,
 ) -> rusqlite::Result<Roster> {
     let mut statement = connection.prepare("SELECT crm, json FROM employees ORDER BY crm, id")?;
     let mut rows = statement.query([])?;
@@ -66,7 +69,8 @@ pub(super) fn roster(
         }
     }
     let employees = employees.iter().map(|(crm, employee)| (*crm, employee));
-    Ok(Roster::build(employees, departments, rules))
+    let own_rows = own_rows::all(connection, crms)?;
+    Ok(Roster::build(employees, departments, &own_rows, rules))
 }
 
 /// The state of one sync.

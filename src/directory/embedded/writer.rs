@@ -31,23 +31,32 @@ pub(super) fn add_crm(transaction: &Transaction<'_>, crm: &CrmName) -> rusqlite:
 ///
 /// Most cards of a walk are as they were: those cost a mark and nothing else. A mark never goes
 /// back: a live lookup may know only of the walk before the one that has seen the card meanwhile.
-/// `keep_newer` is that of [`crate::directory::Change`].
+/// `unread` is what stands in its phone fields and is no number; it and `keep_newer` are those of
+/// [`crate::directory::Change`].
 pub(super) fn put(
     transaction: &Transaction<'_>,
     source: Source,
     card: &Card,
     phones: &[E164],
+    unread: Option<&str>,
     walk: u64,
     keep_newer: Option<Timestamp>,
 ) -> rusqlite::Result<()> {
     let id = Key::of(card.id.as_str());
     let row = Row::pack(card, phones)?;
     let Some(place) = find(transaction, source, &id)? else {
-        return insert(transaction, source, &id, &row, mark(walk));
+        let entity = insert(transaction, source, &id, &row, mark(walk))?;
+        return match unread {
+            Some(_) => put_unread(transaction, entity, unread),
+            None => Ok(()),
+        };
     };
     let old = read_row(transaction, place.entity)?;
-    if old != row && !is_newer(&old, &row, keep_newer) {
-        replace(transaction, source, place.entity, &old, &row)?;
+    if !is_newer(&old, &row, keep_newer) {
+        if old != row {
+            replace(transaction, source, place.entity, &old, &row)?;
+        }
+        put_unread(transaction, place.entity, unread)?;
     }
     if place.walk < mark(walk) {
         transaction
@@ -83,6 +92,7 @@ pub(super) fn remove(
     let row = read_row(transaction, entity)?;
     remove_phones(transaction, entity, &row.phone_keys())?;
     remove_links(transaction, source, entity, &row)?;
+    put_unread(transaction, entity, None)?;
     transaction
         .prepare_cached("DELETE FROM entities WHERE entity = ?1")?
         .execute([entity])?;
@@ -156,6 +166,7 @@ pub(super) fn forget_state(transaction: &Transaction<'_>, crm: i64) -> rusqlite:
         transaction.execute("DELETE FROM sync_state WHERE source = ?1", [source.0])?;
     }
     super::queue::forget(transaction, crm)?;
+    super::own_rows::forget(transaction, crm)?;
     transaction.execute("DELETE FROM departments WHERE crm = ?1", [crm])?;
     transaction.execute("DELETE FROM employees WHERE crm = ?1", [crm])?;
     transaction
@@ -194,7 +205,7 @@ fn insert(
     id: &Key,
     row: &Row,
     mark: i64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached(
             "INSERT INTO entities (source, id, name, company, responsible, modified, stage,
@@ -218,7 +229,28 @@ fn insert(
         .prepare_cached("INSERT INTO cards (source, id, walk, entity) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![source.0, id, mark, entity])?;
     add_phones(transaction, entity, &row.phone_keys())?;
-    add_links(transaction, source, entity, row)
+    add_links(transaction, source, entity, row)?;
+    Ok(entity)
+}
+
+/// Only few cards have any: nothing is written for the others.
+fn put_unread(
+    transaction: &Transaction<'_>,
+    entity: i64,
+    unread: Option<&str>,
+) -> rusqlite::Result<()> {
+    match unread {
+        None => transaction
+            .prepare_cached("DELETE FROM unread WHERE entity = ?1")?
+            .execute([entity]),
+        Some(text) => transaction
+            .prepare_cached(
+                "INSERT INTO unread (entity, text) VALUES (?1, ?2)
+                ON CONFLICT DO UPDATE SET text = excluded.text WHERE text <> excluded.text",
+            )?
+            .execute(params![entity, text]),
+    }
+    .map(drop)
 }
 
 fn replace(
