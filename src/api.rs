@@ -5,7 +5,9 @@
 
 mod employees;
 mod journal;
+pub mod reload;
 mod replay;
+pub mod shadow;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,6 +37,7 @@ use crate::pbx::forward;
 use crate::phone::Region;
 use crate::record::CrmName;
 use crate::router::{Purpose, Router};
+use crate::shadow::Shadow;
 use crate::sync::Clock;
 use crate::sync::import::{self, ImportError};
 use crate::sync::mirror::{Mirror, Order};
@@ -69,6 +72,10 @@ pub struct Api {
     pub clock: Clock,
     /// What `pryamo`'s own commands show.
     pub control_token: SecretString,
+    /// Reads the configuration again.
+    pub reloads: reload::Reloads,
+    /// Compares answers with the former module's.
+    pub shadow: Arc<Shadow>,
     /// Renders the metrics.
     pub prometheus: Option<PrometheusHandle>,
 }
@@ -86,6 +93,8 @@ pub fn routes(api: Arc<Api>) -> axum::Router {
         .route("/api/v1/import", post(import_file))
         .route("/api/v1/journal", get(journal::entries))
         .route("/api/v1/replay", post(replay::judge))
+        .route("/api/v1/reload", post(reload::reload))
+        .route("/api/v1/shadow", get(shadow::compared))
         .with_state(api)
 }
 

@@ -13,7 +13,9 @@ mod check;
 mod console;
 mod dialplan;
 mod journal;
+mod reload;
 mod replay;
+mod shadow;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -93,6 +95,13 @@ enum Command {
         Reads Master.csv of cdr_csv, or a table exported with its column names."
     )]
     Replay(ReplayArguments),
+    /// Makes the running daemon read its configuration again, without losing a call.
+    #[command(after_help = "Example: pryamo reload\nA bad file changes nothing.")]
+    Reload(Json),
+    /// Shows where pryamo and the former module, asked in the background, disagree.
+    #[command(after_help = "Example: pryamo shadow\n\
+        Needs `shadow = \"http://127.0.0.1:8078/forward\"` in the configuration.")]
+    Shadow(Json),
     /// Prints the settings in force, secrets starred; or every option with its default.
     #[command(after_help = "Example: pryamo config --example > /etc/pryamo/pryamo.toml")]
     Config(ConfigArguments),
@@ -270,7 +279,12 @@ fn run(arguments: Arguments) -> Result<u8> {
     if let Command::Demo(demo) = arguments.command {
         return runtime.block_on(run_demo(demo.minutes));
     }
-    let config = Config::load(arguments.config.as_deref())?;
+    let config = match Config::load(arguments.config.as_deref()) {
+        Err(error) if matches!(arguments.command, Command::Reload(_)) => {
+            return Ok(reload::refused(&error));
+        }
+        loaded => loaded?,
+    };
     let done = match arguments.command {
         Command::Serve => runtime.block_on(run_serve(&config)),
         Command::Check(output) => runtime.block_on(check::run(&config, output.json)),
@@ -281,6 +295,8 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Dialplan(dialplan) => runtime.block_on(dialplan::run(&config, &dialplan)),
         Command::Journal(journal) => runtime.block_on(journal::run(&config, &journal)),
         Command::Replay(replay) => runtime.block_on(replay::run(&config, &replay)),
+        Command::Reload(output) => runtime.block_on(reload::run(&config, output.json)),
+        Command::Shadow(output) => runtime.block_on(shadow::run(&config, output.json)),
         Command::Config(output) => show_config(&config, output.output.json),
         Command::Demo(_) => Ok(DONE),
     };
@@ -336,12 +352,35 @@ async fn run_serve(config: &Config) -> Result<u8> {
     if config.crms.is_empty() {
         tracing::warn!("the configuration has no [[crm]]: every call goes the standard route");
     }
+    // Before anything else: unheard, the signal would end the process.
+    let hangup = hangup();
     let daemon = Daemon::start(config, serve::clock()).await?;
     tracing::info!(address = %daemon.address, crms = config.crms.len(), data_dir = %config.data_dir.display(), "pryamo answers");
-    wait_for_stop().await;
+    tokio::select! {
+        () = wait_for_stop() => {}
+        () = reload_on(hangup, &daemon) => {}
+    }
     tracing::info!("pryamo stops");
     daemon.stop().await;
     Ok(DONE)
+}
+
+fn hangup() -> Option<tokio::signal::unix::Signal> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let heard = signal(SignalKind::hangup());
+    let told = |error| tracing::warn!(%error, "SIGHUP cannot be heard");
+    heard.map_err(told).ok()
+}
+
+/// Reads the configuration again at each SIGHUP, for ever.
+async fn reload_on(hangup: Option<tokio::signal::unix::Signal>, daemon: &Daemon) {
+    if let Some(mut hangup) = hangup {
+        while hangup.recv().await.is_some() {
+            // What came of it is in the log.
+            let _ = daemon.reload().await;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn wait_for_stop() {

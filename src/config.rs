@@ -3,6 +3,7 @@
 //! Reads the file into common options and `kind` tables; the owner of a kind parses its own table.
 //! The only place that reads the environment. Every error names the key and, where it can, the line.
 
+mod changes;
 mod read;
 mod show;
 
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::changes::{Followed, follow};
 pub use self::read::explain_serde;
 use self::read::{Reader, override_from};
 pub use self::show::{example, show};
@@ -34,6 +36,7 @@ use crate::phone::Region;
 use crate::record::{CrmName, EntityKind};
 use crate::router;
 use crate::rules;
+use crate::shadow;
 use crate::sync;
 
 /// Where the file is looked for when neither `--config` nor `$PRYAMO_CONFIG` names one.
@@ -60,6 +63,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// `data_dir`.
     pub data_dir: PathBuf,
+    /// `shadow`.
+    pub shadow: shadow::Settings,
     /// `[forward]`.
     pub forward: Forward,
     /// `[fastagi]`.
@@ -285,7 +290,7 @@ impl Default for CrmCommon {
 }
 
 /// A row of `[crm.departments]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepartmentRow {
     /// Its head: an e-mail, a user id or a name of this CRM.

@@ -40,4 +40,5 @@ pub mod page;
 pub mod replay;
 pub mod script;
 pub mod serve;
+pub mod shadow;
 pub mod web;

@@ -51,6 +51,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "pryamo_journal_dropped_total",
         "Records that the journal lacks because it could not keep up"
     );
+    describe_following();
     describe_counter!(
         "pryamo_panics_total",
         "Internal faults that were caught: a call took the standard route, or a mirror began again"
@@ -80,6 +81,22 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "1 while the vendor has blocked us: write to its support"
     );
     Ok(handle)
+}
+
+/// What follows the configuration, and the former module.
+fn describe_following() {
+    describe_counter!(
+        "pryamo_shadow_total",
+        "Answers compared with the former module's, by verdict"
+    );
+    describe_counter!(
+        "pryamo_shadow_dropped_total",
+        "Answers not compared because the former module could not keep up"
+    );
+    describe_counter!(
+        "pryamo_reloads_total",
+        "Configurations read again, by outcome"
+    );
 }
 
 /// Counts an answer to a PBX.
@@ -113,6 +130,21 @@ pub fn count_known_caller(outcome: &'static str) {
 /// Counts records that the journal lacks.
 pub fn count_journal_dropped(count: u64) {
     counter!("pryamo_journal_dropped_total").increment(count);
+}
+
+/// Counts a comparison with the former module; `verdict` is one of a closed set.
+pub fn count_shadow(verdict: &'static str) {
+    counter!("pryamo_shadow_total", "verdict" => verdict).increment(1);
+}
+
+/// Counts an answer that was not compared.
+pub fn count_shadow_dropped() {
+    counter!("pryamo_shadow_dropped_total").increment(1);
+}
+
+/// Counts a reload; `outcome` is `taken` or `refused`.
+pub fn count_reload(outcome: &'static str) {
+    counter!("pryamo_reloads_total", "outcome" => outcome).increment(1);
 }
 
 /// Counts notices that were queued.

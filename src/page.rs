@@ -29,6 +29,7 @@ pub use self::access::Door;
 pub use self::view::Language;
 use self::view::View;
 use crate::api::Api;
+use crate::directory::Surveyor;
 use crate::presence::Presence;
 use crate::record::{CrmName, EmployeeId};
 
@@ -96,6 +97,8 @@ pub struct Page {
     pub api: Arc<Api>,
     /// Who may come in; lives as long as the process.
     pub door: Arc<Door>,
+    /// Looks for what is wrong with the cards.
+    pub surveyor: Arc<Surveyor>,
     /// How phones stand.
     pub presence: Arc<dyn Presence>,
     /// `[page]`.
@@ -180,7 +183,11 @@ impl IntoResponse for Fault {
 /// Where an employee is shown.
 fn employee_path(crm: &CrmName, id: &EmployeeId) -> String {
     let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    format!("/employees?crm={}&id={}", encoded(crm.as_str()), encoded(id.as_str()))
+    format!(
+        "/employees?crm={}&id={}",
+        encoded(crm.as_str()),
+        encoded(id.as_str())
+    )
 }
 
 /// Back to a page, behind a form.

@@ -31,13 +31,26 @@ pub trait Watcher: Send + Sync {
     fn ended(&self, outcome: &Outcome, now: Timestamp);
 }
 
+/// When each call under way asked first. Shared by all receptions of a process, one after another.
+#[derive(Clone)]
+pub struct Memory(Cache<String, Timestamp>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        let first_asked = Cache::builder()
+            .max_capacity(MOST_CALLS)
+            .time_to_idle(CALL_ENDS)
+            .build();
+        Self(first_asked)
+    }
+}
+
 /// Answers the questions of the PBX.
 pub struct Reception {
     router: Arc<Router>,
     /// The wall clock.
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// By call id, when each call asked first.
-    first_asked: Cache<String, Timestamp>,
+    memory: Memory,
     watchers: Vec<Arc<dyn Watcher>>,
 }
 
@@ -46,18 +59,20 @@ impl Reception {
     pub fn new(
         router: Arc<Router>,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        memory: Memory,
         watchers: Vec<Arc<dyn Watcher>>,
     ) -> Self {
-        let first_asked = Cache::builder()
-            .max_capacity(MOST_CALLS)
-            .time_to_idle(CALL_ENDS)
-            .build();
         Self {
             router,
             clock,
-            first_asked,
+            memory,
             watchers,
         }
+    }
+
+    /// The time by the clock that calls are decided by.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// Takes what became of a number that was rung.
@@ -127,10 +142,10 @@ impl Reception {
             return Duration::ZERO;
         };
         if call.tried.is_empty() {
-            self.first_asked.insert(id.clone(), now);
+            self.memory.0.insert(id.clone(), now);
             return Duration::ZERO;
         }
-        let first = self.first_asked.get(id);
+        let first = self.memory.0.get(id);
         let waited = first.map(|first| now.duration_since(first));
         waited
             .and_then(|waited| Duration::try_from(waited).ok())

@@ -1,47 +1,53 @@
 //! Opens everything, supervises it, stops it: the one place where the parts meet.
 
+mod answering;
 mod fastagi;
+mod mirrors;
 mod pbx;
+mod reload;
+mod standing;
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures::FutureExt;
+use arc_swap::ArcSwap;
+use axum::response::IntoResponse as _;
+use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+pub use self::answering::replay_router;
+use self::answering::{Answering, Current};
+use self::mirrors::{Mirrors, Sources};
 use self::pbx::Pbx;
-use crate::api::{self, Api};
+use self::reload::Reloader;
+use self::standing::Standing;
+use crate::api::reload::{Reloaded, Reloads};
 use crate::config::{self, Config, CrmTable};
 use crate::crm::{self, Crm, SettingsError};
-use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
-use crate::hooks::{self, Hooks};
+use crate::directory::{self, Directory, DirectoryError, OpenError, Opening, Surveyor};
 use crate::http_server;
-use crate::journal::{self, Journal};
+use crate::journal;
 use crate::metrics;
-use crate::page::{self, Door, Page};
+use crate::page::Door;
 use crate::phone;
-use crate::presence::{self, Presence};
-use crate::reception::{Reception, Watcher};
-use crate::router::{self, Router};
+use crate::reception::Memory;
 use crate::rules::RuleError;
-use crate::sync::live::Live;
-use crate::sync::mirror::Mirror;
-use crate::sync::{Clock, Source};
-use crate::web::{self, Access, Web};
+use crate::shadow::ShadowError;
+use crate::sync::Clock;
+use crate::web;
 
 /// The file in `data_dir` that holds the token of `pryamo`'s own commands.
 pub const CONTROL_TOKEN: &str = "control.token";
+
+/// The file in `data_dir` that says where the daemon listens: its file may name another address since.
+pub const CONTROL_ADDRESS: &str = "control.address";
 
 /// Callers who may wait to be accepted; the kernel's own limit is 4096.
 const BACKLOG: u32 = 4096;
@@ -57,9 +63,10 @@ pub struct Daemon {
     /// Where it listens.
     pub address: SocketAddr,
     stop: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: TaskTracker,
     threads: Vec<JoinHandle<()>>,
     journal: Option<journal::Thread>,
+    reloads: Reloads,
 }
 
 /// The wall clock.
@@ -103,6 +110,9 @@ pub enum StartError {
     /// A rule's table cannot be used.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// The former module cannot be asked.
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
     /// The directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -178,151 +188,91 @@ impl Daemon {
         raise_open_files();
         // The numbering plans are unpacked at their first use: not while a caller waits.
         let _ = phone::read_caller("79161234567", config.phone.region);
-        let sources = open_sources(config, ran_lately(&config.data_dir, clock()))?;
+        let nobody = Mirrors::default();
+        let sources = Sources::open(config, &nobody, ran_lately(&config.data_dir, clock()))?;
         let listener = listen(config.forward.listen)?;
         let address = listener
             .local_addr()
             .map_err(refused("read the port's address"))?;
         let fastagi = fastagi::listen(&config.fastagi)?;
         let directory = open_directory(config)?;
-        for source in &sources {
-            source
-                .forget_other(&*directory)
-                .await
-                .map_err(OpenError::from)?;
-        }
+        let mirrors = sources.mirrored(config, &nobody, &directory, &clock);
+        mirrors
+            .forget_others(&*directory)
+            .await
+            .map_err(OpenError::from)?;
         note_unused(config, &*directory)
             .await
             .map_err(OpenError::from)?;
-        let mirror = |source: &Source| {
-            Arc::new(Mirror::new(
-                source.clone(),
-                config.sync.clone(),
+        let hooks = config.hooks.listen.map(listen_for_hooks).transpose()?;
+        let page = config.page.listen.map(listen_for_page).transpose()?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let pbx = Pbx::open(config, clock(), &stop);
+        std::fs::write(config.data_dir.join(CONTROL_ADDRESS), address.to_string())
+            .map_err(refused("write control.address into `data_dir`"))?;
+        let (watchers, journal) = standing::start_journal(config, &directory, &clock)?;
+        let (reloads, requests) = Reloads::new();
+        let standing = Standing {
+            surveyor: Arc::new(Surveyor::new(
                 Arc::clone(&directory),
                 Arc::clone(&clock),
-            ))
-        };
-        let mirrors: Vec<Arc<Mirror>> = sources.iter().map(mirror).collect();
-        let hooks = hooks::routes(Arc::new(open_hooks(config, &mirrors)));
-        let hooks_listener = config.hooks.listen.map(listen_for_hooks).transpose()?;
-        let page_listener = config.page.listen.map(listen_for_page).transpose()?;
-        let pbx = Pbx::open(config, clock());
-        let presence = pbx.presence();
-        let (watchers, journal) = start_journal(config, &directory, &clock)?;
-        let stop = CancellationToken::new();
-        let door = Arc::new(Door::open(&config.data_dir));
-        let mut web = Self::web(
-            config,
+                Handle::current(),
+            )),
             directory,
-            sources,
-            mirrors.clone(),
-            &clock,
-            presence,
+            door: Arc::new(Door::open(&config.data_dir)),
+            stop: stop.clone(),
+            clock,
+            memory: Memory::default(),
             watchers,
-            Looking { door, stop: stop.clone() },
-        )?;
-        let mut tasks = JoinSet::new();
-        if let Some(listener) = page_listener
-            && let Some(page) = web.page.take()
-        {
-            tasks.spawn(answer_page(listener, page, stop.clone()));
+            shadow: Arc::default(),
+            control_token: standing::make_control_token(&config.data_dir)?,
+            // A second daemon in one process (tests) goes without.
+            prometheus: metrics::install().ok(),
+            reloads: reloads.clone(),
+        };
+        standing.shadow.follow(&config.shadow, &Handle::current())?;
+        let answering = Answering::new(config, &standing, &mirrors, pbx.presence(), None)?;
+        let current: Current = Arc::new(ArcSwap::from_pointee(answering));
+        if let Some(listener) = hooks {
+            tasks.spawn(answer_hooks(listener, Arc::clone(&current), stop.clone()));
         }
-        match hooks_listener {
-            None => web.api = web.api.merge(hooks),
-            Some(listener) => {
-                tasks.spawn(answer_hooks(listener, hooks, stop.clone()));
-            }
+        if let Some(listener) = page {
+            tasks.spawn(answer_page(listener, Arc::clone(&current), stop.clone()));
         }
-        let web = Arc::new(web);
-        pbx.follow(Arc::clone(&web.reception), clock, stop.clone(), &mut tasks);
-        for mirror in mirrors {
-            let stop = stop.clone();
-            tasks.spawn(supervise(mirror, stop));
-        }
-        let mut threads = answer_on_threads(&listener, &web, config.forward.threads, &stop)?;
-        threads.extend(fastagi::answer(fastagi, &config.fastagi, &web, &stop)?);
+        pbx.follow(&current, &standing.clock, &tasks);
+        mirrors.start(&stop, &tasks);
+        let mut threads = answer_on_threads(&listener, &current, config.forward.threads, &stop)?;
+        threads.extend(fastagi::answer(fastagi, &current, &stop)?);
+        let reloader = Reloader {
+            config: config.clone(),
+            standing,
+            current,
+            mirrors,
+            pbx,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(reloader.run(requests));
         Ok(Self {
             address,
             stop,
             tasks,
             threads,
             journal,
+            reloads,
         })
     }
 
-    fn web(
-        config: &Config,
-        directory: Arc<dyn Directory>,
-        sources: Vec<Source>,
-        mirrors: Vec<Arc<Mirror>>,
-        clock: &Clock,
-        presence: Arc<dyn Presence>,
-        watchers: Vec<Arc<dyn Watcher>>,
-        looking: Looking,
-    ) -> Result<Web, StartError> {
-        let live = Arc::new(Live::new(
-            sources,
-            Arc::clone(&directory),
-            Handle::current(),
-        ));
-        let rules = config.open_rules()?;
-        let router = Router::new(
-            config.router_settings(),
-            Arc::clone(&directory),
-            live,
-            Arc::clone(&presence),
-            rules,
-        );
-        let router = Arc::new(router);
-        let journal = config.journal.enabled;
-        let api = Api {
-            router: Arc::clone(&router),
-            replay: replay_router(config, &directory)?,
-            journal: journal.then(|| journal::Reader::new(&config.data_dir)),
-            region: config.phone.region,
-            names: config.names.clone(),
-            directory,
-            regions: config
-                .crms
-                .iter()
-                .map(|table| (table.name.clone(), config.region_of(table)))
-                .collect(),
-            mirrors,
-            oldest_seconds: config.sync.oldest_seconds,
-            oldest_employees_seconds: config.sync.oldest_employees_seconds,
-            clock: Arc::clone(clock),
-            control_token: make_control_token(&config.data_dir)?,
-            // A second daemon in one process (tests) goes without.
-            prometheus: metrics::install().ok(),
-        };
-        let api = Arc::new(api);
-        let page = config.page.enabled.then(|| {
-            page::routes(Arc::new(Page {
-                api: Arc::clone(&api),
-                door: looking.door,
-                presence,
-                settings: config.page.clone(),
-                zone: config.office.zone(),
-                stop: looking.stop,
-            }))
-        });
-        Ok(Web {
-            reception: Arc::new(Reception::new(router, Arc::clone(clock), watchers)),
-            names: config.names.clone(),
-            access: Access {
-                allow: config.forward.allow.clone(),
-                token: config.forward.token.clone(),
-            },
-            api: api::routes(Arc::clone(&api)),
-            page,
-            background: Handle::current(),
-        })
+    /// Reads the configuration again. The error says why nothing has changed; either is in the log.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        self.reloads.ask().await
     }
 
     /// Stops: no new connections, answers under way finish, syncs end behind their last page.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        self.tasks.close();
+        self.tasks.wait().await;
         for thread in self.threads {
             // A thread that panicked has nothing more to say; its connections are closed.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -332,51 +282,6 @@ impl Daemon {
             let _ = tokio::task::spawn_blocking(move || journal.stop()).await;
         }
     }
-}
-
-/// What the page is given besides what is made anew.
-struct Looking {
-    door: Arc<Door>,
-    stop: CancellationToken,
-}
-
-/// Who hears of calls, and the thread behind them.
-type Watching = (Vec<Arc<dyn Watcher>>, Option<journal::Thread>);
-
-/// Begins the journal unless it is switched off.
-fn start_journal(
-    config: &Config,
-    directory: &Arc<dyn Directory>,
-    clock: &Clock,
-) -> Result<Watching, StartError> {
-    if !config.journal.enabled {
-        return Ok((Vec::new(), None));
-    }
-    let (directory, clock) = (Arc::clone(directory), Arc::clone(clock));
-    let (journal, thread) = Journal::start(&config.journal, &config.data_dir, directory, clock)
-        .map_err(refused("start the thread of the journal"))?;
-    Ok((vec![journal], Some(thread)))
-}
-
-/// The router for calls of the past: it asks no CRM, and no phone's state of today counts.
-///
-/// Must be called on a runtime.
-pub fn replay_router(
-    config: &Config,
-    directory: &Arc<dyn Directory>,
-) -> Result<Router, StartError> {
-    let settings = router::Settings {
-        live_lookup: Duration::ZERO,
-        ..config.router_settings()
-    };
-    let nobody = Live::new(Vec::new(), Arc::clone(directory), Handle::current());
-    Ok(Router::new(
-        settings,
-        Arc::clone(directory),
-        Arc::new(nobody),
-        Arc::new(presence::Nothing),
-        config.open_rules()?,
-    ))
 }
 
 /// Says whether a daemon has worked with this folder a moment ago: it writes at least each minute.
@@ -389,63 +294,31 @@ fn ran_lately(data_dir: &Path, now: Timestamp) -> bool {
         .is_some_and(|at| now.duration_since(at) < LATELY)
 }
 
-/// The CRMs that the configuration gives something to reach by.
-fn open_sources(config: &Config, ran_lately: bool) -> Result<Vec<Source>, StartError> {
-    let mut sources = Vec::new();
-    for table in &config.crms {
-        if Config::is_import_only(table) {
-            tracing::warn!(crm = %table.name, "the configuration gives nothing to reach this CRM by; only what was imported answers");
-            continue;
-        }
-        let crm = open_crm(config, table, ran_lately)?;
-        let (name, fields) = (table.name.clone(), &table.common.fields);
-        let (region, identity) = (config.region_of(table), config.identity_of(table));
-        sources.push(Source::new(name, crm, region, fields, identity));
-    }
-    Ok(sources)
-}
-
 /// Notices on an address of their own.
 async fn answer_hooks(
     listener: tokio::net::TcpListener,
-    hooks: axum::Router,
+    current: Current,
     stop: CancellationToken,
 ) {
-    let hooks = Arc::new(hooks);
     let answer = move |request, _peer| {
-        let hooks = Arc::clone(&hooks);
-        async move { web::through_axum(&hooks, request).await }
+        let answering = current.load_full();
+        async move { web::through_axum(&answering.hooks, request).await }
     };
     http_server::serve(listener, answer, stop).await;
 }
 
 /// The operators' page on an address of its own.
-async fn answer_page(
-    listener: tokio::net::TcpListener,
-    page: axum::Router,
-    stop: CancellationToken,
-) {
-    let page = Arc::new(page);
+async fn answer_page(listener: tokio::net::TcpListener, current: Current, stop: CancellationToken) {
     let answer = move |request, peer| {
-        let page = Arc::clone(&page);
-        async move { web::answer_page(&Handle::current(), &page, request, peer).await }
+        let answering = current.load_full();
+        async move {
+            match &answering.page {
+                Some(page) => web::answer_page(&Handle::current(), page, request, peer).await,
+                None => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
     };
     http_server::serve(listener, answer, stop).await;
-}
-
-/// A door for every CRM that has a secret and can be reached.
-fn open_hooks(config: &Config, mirrors: &[Arc<Mirror>]) -> Hooks {
-    let mut hooks = Hooks::default();
-    for mirror in mirrors {
-        let table = config
-            .crms
-            .iter()
-            .find(|table| table.name == *mirror.name());
-        if let Some(secret) = table.and_then(|table| table.common.hook_secret.clone()) {
-            hooks.add(Arc::clone(mirror), secret);
-        }
-    }
-    hooks
 }
 
 fn listen_for_hooks(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
@@ -460,23 +333,6 @@ fn listen_beside(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener
     let listener = bind(address)?;
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
-}
-
-/// Runs a mirror until `stop`, again should it fail inside: one card that nobody foresaw must not
-/// leave a CRM without its mirror until somebody looks.
-async fn supervise(mirror: Arc<Mirror>, stop: CancellationToken) {
-    loop {
-        let run = AssertUnwindSafe(mirror.run(stop.clone())).catch_unwind();
-        if run.await.is_ok() {
-            return;
-        }
-        metrics::count_panic();
-        tracing::error!(crm = %mirror.name(), "the mirror failed inside; it begins again in a minute");
-        tokio::select! {
-            () = tokio::time::sleep(RESTART_PAUSE) => {}
-            () = stop.cancelled() => return,
-        }
-    }
 }
 
 /// The port, taken before the directory is opened, so that a second daemon harms nothing.
@@ -505,14 +361,14 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Threads with a small runtime each, so that neither a sync nor a slow log holds a caller up.
 fn answer_on_threads(
     listener: &TcpListener,
-    web: &Arc<Web>,
+    current: &Current,
     count: usize,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut threads = Vec::new();
     for number in 0..count {
         let listener = listener.try_clone().map_err(refused("share the port"))?;
-        let web = Arc::clone(web);
+        let current = Arc::clone(current);
         let stop = stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -529,7 +385,10 @@ fn answer_on_threads(
                             return;
                         }
                     };
-                    let answer = move |request, peer| Arc::clone(&web).answer(request, peer);
+                    let answer = move |request, peer| {
+                        let web = Arc::clone(&current.load().web);
+                        web.answer(request, peer)
+                    };
                     http_server::serve(listener, answer, stop).await;
                 });
             });
@@ -553,28 +412,4 @@ fn raise_open_files() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files; many waiting calls may need it");
     }
-}
-
-/// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.
-fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random)
-        .map_err(|error| refused("get random numbers")(std::io::Error::other(error)))?;
-    let mut token = String::with_capacity(64);
-    for byte in random {
-        // Writing into a string does not fail.
-        let _ = write!(token, "{byte:02x}");
-    }
-    let path = data_dir.join(CONTROL_TOKEN);
-    // Removed first: the mode counts only for a file that is made.
-    let _ = std::fs::remove_file(&path);
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| file.write_all(token.as_bytes()))
-        .map_err(refused("write control.token into `data_dir`"))?;
-    Ok(token.into())
 }

@@ -18,11 +18,13 @@ use tokio::runtime::Handle;
 use tower_service::Service;
 
 use crate::caller_name;
+use crate::decision::Reason;
 use crate::metrics;
 use crate::pbx::{ended, forward};
 use crate::reception::Reception;
+use crate::shadow::{self, Shadow};
 
-/// Everything that answering needs; one for the whole process.
+/// Everything that answering needs; made anew when the configuration is read again.
 pub struct Web {
     /// Takes the PBX's questions.
     pub reception: Arc<Reception>,
@@ -30,6 +32,8 @@ pub struct Web {
     pub names: caller_name::Settings,
     /// Who may ask.
     pub access: Access,
+    /// Compares answers with the former module's.
+    pub shadow: Arc<Shadow>,
     /// JSON, metrics and hooks.
     pub api: axum::Router,
     /// The operators' page, unless it has an address of its own.
@@ -93,7 +97,10 @@ impl Web {
                 tracing::warn!(%peer, path, "asked by somebody who may not; see `forward.allow` and `forward.token`");
                 text(String::new())
             }
-            "forward" => text(self.forward(query).await),
+            "forward" => {
+                let is_comparison = request.headers().contains_key(shadow::HEADER);
+                text(self.forward(query, is_comparison).await)
+            }
             "name" => text(self.name(query).await),
             "ended" => {
                 if let Some(outcome) = ended::read_query(query) {
@@ -116,10 +123,25 @@ impl Web {
         }
     }
 
-    /// The answer to `/forward`.
-    pub async fn forward(&self, query: &str) -> String {
-        let decision = self.reception.decide(forward::read_query(query)).await;
-        forward::write_answer(&decision, &self.names)
+    /// The answer to `/forward`. One that is asked for to be compared is not compared once more.
+    pub async fn forward(&self, query: &str, is_comparison: bool) -> String {
+        let call = forward::read_query(query);
+        let is_first = call.tried.is_empty() && !is_comparison;
+        let asked =
+            (is_first && self.shadow.is_on()).then(|| (self.reception.now(), call.call_id.clone()));
+        let decision = self.reception.decide(call).await;
+        let answer = forward::write_answer(&decision, &self.names);
+        if let Some((at, call_id)) = asked.filter(|_| decision.reason != Reason::AfterTheCall) {
+            self.shadow.compare(shadow::Question {
+                query: query.to_owned(),
+                at,
+                call_id,
+                caller: decision.caller,
+                answer: answer.clone(),
+                name_bytes: self.names.bytes,
+            });
+        }
+        answer
     }
 
     async fn name(&self, query: &str) -> String {

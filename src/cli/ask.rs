@@ -4,6 +4,7 @@ mod employees;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,7 +17,7 @@ use super::{DONE, EmployeesArguments, ExplainArguments, FAILED, SyncArguments};
 use crate::api::{self, SyncRequest};
 use crate::config::Config;
 use crate::record::EntityKind;
-use crate::serve::CONTROL_TOKEN;
+use crate::serve::{CONTROL_ADDRESS, CONTROL_TOKEN};
 use crate::sync::import::ImportReport;
 use crate::sync::mirror::Order;
 use crate::sync::status::{KindStatus, Status};
@@ -270,6 +271,13 @@ fn client() -> Result<reqwest::Client> {
     crate::crm::local_client(PATIENCE).context("cannot set up a connection")
 }
 
+fn base(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}")
+}
+
 /// The running daemon, as the configuration says where it listens.
 pub(super) struct Daemon {
     base: String,
@@ -279,17 +287,13 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn of(config: &Config) -> Self {
-        let mut address = config.forward.listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
         let token = config
             .forward
             .token
             .as_ref()
             .map(|token| token.expose_secret().to_owned());
         Self {
-            base: format!("http://{address}"),
+            base: base(config.forward.listen),
             token,
             data_dir: config.data_dir.clone(),
         }
@@ -308,7 +312,17 @@ impl Daemon {
             )),
         })?;
         self.token = Some(token);
+        self.listens_where_it_began();
         Ok(self)
+    }
+
+    /// A daemon that was told of another address listens there only after its next start.
+    fn listens_where_it_began(&mut self) {
+        let written = std::fs::read_to_string(self.data_dir.join(CONTROL_ADDRESS));
+        let address = written.ok().and_then(|text| text.trim().parse().ok());
+        if let Some(address) = address {
+            self.base = base(address);
+        }
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

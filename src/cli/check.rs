@@ -13,6 +13,7 @@ use crate::crm::{Finding, Level};
 use crate::dialplan::reader::Dialplan;
 use crate::fault;
 use crate::serve;
+use crate::shadow;
 
 /// `check` found something to mend.
 const TO_MEND: u8 = 3;
@@ -56,6 +57,9 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
             )],
         };
         add(&format!("crm {}", table.name), found);
+    }
+    if let Some(address) = &config.shadow.address {
+        add("shadow", vec![check_shadow(address).await]);
     }
     add("asterisk", vec![check_asterisk(config).await]);
     add("ami", ami::check(config).await);
@@ -220,6 +224,17 @@ async fn check_asterisk(config: &Config) -> Finding {
         );
     }
     Finding::good("the function CURL is there")
+}
+
+/// Whether the former module answers.
+async fn check_shadow(address: &shadow::Address) -> Finding {
+    match shadow::probe(address).await {
+        Ok(()) => Finding::good(format!("{address} answers")),
+        Err(error) => Finding::fault(
+            format!("{address}: {}", fault::told(&error)),
+            "look whether the former module runs and listens there, or take `shadow` out",
+        ),
+    }
 }
 
 /// What the dialplan on this machine does where callers are asked about.

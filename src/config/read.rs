@@ -14,6 +14,7 @@ use crate::journal;
 use crate::pbx::ami;
 use crate::record::{CrmName, EntityKind};
 use crate::rules;
+use crate::shadow;
 
 /// Variables with the prefix that are no keys.
 const NO_KEYS: [&str; 2] = ["PRYAMO_CONFIG", "PRYAMO_LOG"];
@@ -103,8 +104,10 @@ impl Reader<'_> {
         )?;
         let mut forward = self.table(&mut table, "forward")?;
         self.secrets_from_files("forward", &mut forward)?;
+        let shadow = self.shadow(&mut table, &mut forward)?;
         let config = Config {
             data_dir,
+            shadow,
             forward: self.section("forward", forward)?,
             fastagi: self.take(&mut table, "fastagi")?,
             asterisk: self.take(&mut table, "asterisk")?,
@@ -131,6 +134,36 @@ impl Reader<'_> {
         Ok(config)
     }
 
+    /// At the top of the file, or in `[forward]`.
+    fn shadow(
+        &self,
+        table: &mut toml::Table,
+        forward: &mut toml::Table,
+    ) -> Result<shadow::Settings, ConfigError> {
+        let address = match (table.remove("shadow"), forward.remove("shadow")) {
+            (Some(_), Some(_)) => {
+                let text = "`shadow` and `forward.shadow` mean the same: write one of them";
+                return Err(self.wrong("shadow", text.to_owned()));
+            }
+            (one, other) => one.or(other),
+        };
+        match address {
+            None => Ok(shadow::Settings::default()),
+            Some(toml::Value::String(written)) if written.trim().is_empty() => {
+                Ok(shadow::Settings::default())
+            }
+            Some(toml::Value::String(written)) => shadow::Address::read(&written)
+                .map(|address| shadow::Settings {
+                    address: Some(address),
+                })
+                .map_err(|text| self.wrong("shadow", text)),
+            Some(other) => Err(self.wrong(
+                "shadow",
+                format!("`shadow` must be an address in quotes, not {other}"),
+            )),
+        }
+    }
+
     fn ami(&self, table: &mut toml::Table) -> Result<ami::Settings, ConfigError> {
         let mut section = self.table(table, "ami")?;
         self.secrets_from_files("ami", &mut section)?;
@@ -138,7 +171,7 @@ impl Reader<'_> {
     }
 
     fn check_tables(&self, table: &toml::Table) -> Result<(), ConfigError> {
-        let known: Vec<&str> = ["data_dir"]
+        let known: Vec<&str> = ["data_dir", "shadow"]
             .into_iter()
             .chain(TABLES.iter().copied())
             .chain(LATER_TABLES.iter().copied())
@@ -165,6 +198,10 @@ impl Reader<'_> {
             .page
             .check()
             .map_err(|text| self.wrong("base_path", text))?;
+        config
+            .shadow
+            .check(forward.listen)
+            .map_err(|text| self.wrong("shadow", text))?;
         config
             .asterisk
             .check()

@@ -12,6 +12,7 @@ use crate::journal;
 use crate::page;
 use crate::pbx::{ami, fastagi, talks};
 use crate::rules;
+use crate::shadow;
 use crate::sync;
 
 /// The settings in force as TOML, secrets starred.
@@ -26,6 +27,8 @@ pub fn show(config: &Config) -> String {
         "data_dir",
         Some(config.data_dir.display().to_string().into()),
     );
+    let shadow = config.shadow.address.as_ref();
+    put_in("shadow", shadow.map(|address| address.to_string().into()));
     let mut forward = toml::Value::try_from(&config.forward).ok();
     if let (Some(toml::Value::Table(table)), true) = (&mut forward, config.forward.token.is_some())
     {
@@ -128,6 +131,8 @@ pub(super) fn star_url(url: &str) -> String {
 /// Every option with its default, commented: `pryamo.example.toml`.
 pub fn example() -> String {
     let mut text = String::from(EXAMPLE);
+    text.push_str(shadow::Settings::EXAMPLE);
+    text.push('\n');
     for kind in directory::KINDS {
         text.push_str(&commented(kind.example));
     }

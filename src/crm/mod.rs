@@ -323,7 +323,7 @@ impl Finding {
 }
 
 /// What every connector is given besides its own settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Common {
     /// The `name` of the `[[crm]]` table.
     pub name: CrmName,

@@ -26,7 +26,7 @@ use self::row::Source;
 use self::store::{Store, store_error};
 use super::{
     Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, OwnRow, QueueLength,
-    Queued, Roster, Survey, SyncState, Unseen, Waiting,
+    Queued, Roster, RosterRules, Survey, SyncState, Unseen, Waiting,
 };
 use crate::phone::E164;
 use crate::record::{CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Notice, Staff};
@@ -142,6 +142,13 @@ impl Directory for Embedded {
 
     fn roster(&self) -> Arc<Roster> {
         self.store.roster.load_full()
+    }
+
+    async fn set_rules(&self, rules: RosterRules) -> Result<(), DirectoryError> {
+        self.aside("was reading the employees", move |store| {
+            store.set_rules(rules)
+        })
+        .await
     }
 
     async fn replace_employees(
@@ -394,7 +401,6 @@ impl Directory for Embedded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::RosterRules;
 
     #[test]
     fn settings_that_cannot_be_are_refused_by_name() {

@@ -43,6 +43,10 @@ pub trait Directory: Send + Sync {
     /// All employees of all CRMs as they stand now: a snapshot in memory, no I/O.
     fn roster(&self) -> Arc<Roster>;
 
+    /// Puts the configuration's word on employees in place of the former one: the roster is made anew
+    /// from the stored employees before this returns. If it fails, the former rules stay.
+    async fn set_rules(&self, rules: RosterRules) -> Result<(), DirectoryError>;
+
     /// Puts the employees and departments of one CRM in place of its former ones.
     async fn replace_employees(
         &self,

@@ -89,7 +89,9 @@ impl Door {
                         code = %self.code.display(),
                         "nobody can sign in to the page yet: run `pryamo password`, or open /first with the code in this file"
                     ),
-                    Err(error) => tracing::error!(%error, "the page's first code cannot be written; run `pryamo password`"),
+                    Err(error) => {
+                        tracing::error!(%error, "the page's first code cannot be written; run `pryamo password`")
+                    }
                 }
             }
             // Gone with the first password.
@@ -219,7 +221,10 @@ fn show_the_door(page: &Page, request: &Request) -> Response {
     let asked = request.uri().path_and_query().map_or("/", |it| it.as_str());
     let asked = asked.strip_prefix(base.as_str()).unwrap_or(asked);
     let is_part = request.headers().contains_key("hx-request")
-        || request.headers().get("accept").is_some_and(|kind| kind == "text/event-stream");
+        || request
+            .headers()
+            .get("accept")
+            .is_some_and(|kind| kind == "text/event-stream");
     if is_part || request.method() != Method::GET {
         let to = format!("{base}/{door}");
         return (StatusCode::UNAUTHORIZED, [("hx-redirect", to)]).into_response();
@@ -239,10 +244,10 @@ async fn with_token(request: Request, visitor: &Visitor) -> Result<Request, Faul
             Err(Fault::Stale)
         };
     }
-    let is_form = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let is_form = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
     let (parts, body) = request.into_parts();
     let body: Bytes = axum::body::to_bytes(body, LONGEST_FORM)
         .await
@@ -397,7 +402,12 @@ pub(super) async fn first(
         Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
     door.prepare_code();
-    match door.users.all().ok().and_then(|mut all| all.remove(&given.name)) {
+    match door
+        .users
+        .all()
+        .ok()
+        .and_then(|mut all| all.remove(&given.name))
+    {
         Some(user) => enter(&session, &given.name, &user, &view, &given.to).await,
         None => Redirect::to(&view.href("/sign-in")).into_response(),
     }

@@ -48,7 +48,14 @@ pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response 
         let status = mirror.status();
         let all = roster.all();
         let employees = all.iter().filter(|one| one.crm == *mirror.name()).count();
-        mirrors.push(shown(&page, &view, &status, mirror.name(), employees as u64, &counts));
+        mirrors.push(shown(
+            &page,
+            &view,
+            &status,
+            mirror.name(),
+            employees as u64,
+            &counts,
+        ));
     }
     view.render(&Shown {
         view: &view,

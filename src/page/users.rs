@@ -73,7 +73,9 @@ pub enum UsersError {
     #[error("a password must have {SHORTEST} to {LONGEST} characters")]
     Length,
     /// The name cannot be used.
-    #[error("`{0}` is no name to sign in with: write 1 to 40 letters, digits, `.`, `-`, `_` or `@`")]
+    #[error(
+        "`{0}` is no name to sign in with: write 1 to 40 letters, digits, `.`, `-`, `_` or `@`"
+    )]
     Name(String),
     /// Too many.
     #[error("there are {MOST_USERS} people already; remove one first")]
@@ -213,7 +215,10 @@ mod tests {
             .set("boris", Role::Viewer, &secret("battery staple"))
             .unwrap();
         let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
-        assert!(text.contains("$argon2id$") && !text.contains("horse"), "{text}");
+        assert!(
+            text.contains("$argon2id$") && !text.contains("horse"),
+            "{text}"
+        );
         let all = users.all().unwrap();
         assert!(all["anna"].is_password(&secret("correct horse")));
         assert!(!all["anna"].is_password(&secret("battery staple")));

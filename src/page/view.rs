@@ -82,7 +82,9 @@ impl FromRequestParts<Arc<Page>> for View {
     async fn from_request_parts(parts: &mut Parts, page: &Arc<Page>) -> Result<Self, Infallible> {
         let header = |name: header::HeaderName| {
             let value = parts.headers.get(name);
-            value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+            value
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
         };
         let chosen = header(header::COOKIE)
             .split(';')
@@ -250,7 +252,10 @@ pub(super) async fn choose_language(
     };
     let is_own = to.starts_with('/') && !to.starts_with("//") && !to.contains('\\');
     let to = view.href(if is_own { &to } else { "/" });
-    let mut cookie = format!("{COOKIE}={}; Max-Age=31536000; SameSite=Lax", language.as_str());
+    let mut cookie = format!(
+        "{COOKIE}={}; Max-Age=31536000; SameSite=Lax",
+        language.as_str()
+    );
     // Writing into a string does not fail.
     let _ = write!(cookie, "; Path={}", view.href("/"));
     ([(header::SET_COOKIE, cookie)], Redirect::to(&to)).into_response()
@@ -281,7 +286,11 @@ mod tests {
         assert_eq!(en.share(&0, &0), "—");
         assert_eq!(ru.span(&7200), "2\u{a0}ч");
         let lately = Timestamp::from_second(1_795_348_800 - 60).unwrap();
-        assert!(en.moment(&lately).starts_with("20"), "{}", en.moment(&lately));
+        assert!(
+            en.moment(&lately).starts_with("20"),
+            "{}",
+            en.moment(&lately)
+        );
         assert_eq!(ru.href("/journal"), "/pryamo/journal");
     }
 }

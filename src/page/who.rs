@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use serde::Deserialize;
 
+use super::Page;
 use super::steps::{self, About};
 use super::view::View;
-use super::Page;
 use crate::api;
 use crate::call::IncomingCall;
 use crate::decision::{Decision, EntityName, Step};
@@ -77,7 +77,9 @@ pub(super) async fn show(
     };
     if !shown.phone.trim().is_empty() {
         match read_moment(&view, &shown.at) {
-            Some(at) => shown.answer = Some(answer(&page, &view, &shown.phone, &shown.did, at).await),
+            Some(at) => {
+                shown.answer = Some(answer(&page, &view, &shown.phone, &shown.did, at).await)
+            }
             None => {
                 let text = view.say("Это не время.", "This is no time.");
                 shown.fault = Some(text.to_owned());
@@ -100,8 +102,11 @@ async fn answer(page: &Page, view: &View, phone: &str, did: &str, at: Timestamp)
     let query = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
-    let call: IncomingCall =
-        forward::read_query(&format!("phone={}&trunk={}", query(phone.trim()), query(did.trim())));
+    let call: IncomingCall = forward::read_query(&format!(
+        "phone={}&trunk={}",
+        query(phone.trim()),
+        query(did.trim())
+    ));
     let decision = page.api.router.route(&call, at, Purpose::Explain).await;
     let then = api::behind(&page.api.router, call, &decision, at).await;
     let then = then.unwrap_or_default();
@@ -122,10 +127,17 @@ async fn answer(page: &Page, view: &View, phone: &str, did: &str, at: Timestamp)
         headline: headline(view, &decision),
         caller: decision.caller.map(|caller| caller.to_string()),
         name: forward::shown_name(&decision, &page.api.names),
-        card: decision.entity.as_ref().map(|entity| card(page, &entity.into())),
+        card: decision
+            .entity
+            .as_ref()
+            .map(|entity| card(page, &entity.into())),
         reason: steps::reason(decision.reason, language),
         then: listed,
-        steps: decision.steps.iter().map(|step| shown_step(page, view, step)).collect(),
+        steps: decision
+            .steps
+            .iter()
+            .map(|step| shown_step(page, view, step))
+            .collect(),
         advice: steps::would_change(&decision, language)
             .into_iter()
             .map(|advice| Linked {
@@ -138,11 +150,17 @@ async fn answer(page: &Page, view: &View, phone: &str, did: &str, at: Timestamp)
 
 fn headline(view: &View, decision: &Decision) -> String {
     let Some(number) = &decision.ring else {
-        let text = view.say("Обычный маршрут: никому не звоним", "The standard route: nobody is rung");
+        let text = view.say(
+            "Обычный маршрут: никому не звоним",
+            "The standard route: nobody is rung",
+        );
         return text.to_owned();
     };
     let seconds = decision.ring_seconds;
-    let name = decision.employee.as_ref().map_or("", |one| one.name.as_str());
+    let name = decision
+        .employee
+        .as_ref()
+        .map_or("", |one| one.name.as_str());
     match view.language {
         super::Language::Ru => format!("Звоним на {number} {name}, {seconds} с"),
         super::Language::En => format!("Rings {number} {name}, for {seconds} s"),
@@ -160,7 +178,11 @@ fn card(page: &Page, entity: &EntityName) -> Linked {
 }
 
 fn card_address(page: &Page, crm: &CrmName, kind: EntityKind, id: &EntityId) -> Option<String> {
-    let mirror = page.api.mirrors.iter().find(|mirror| mirror.name() == crm)?;
+    let mirror = page
+        .api
+        .mirrors
+        .iter()
+        .find(|mirror| mirror.name() == crm)?;
     mirror.card_address(kind, id)
 }
 

@@ -143,9 +143,13 @@ pub struct FastAgi {
 }
 
 impl FastAgi {
-    /// Holds conversations until `stop`; those under way end within [`BUDGET`].
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let agi = Arc::new(self);
+    /// Holds conversations until `stop`, each with what `current` gives at its beginning; those under
+    /// way end within [`BUDGET`].
+    pub async fn serve(
+        current: impl Fn() -> Arc<Self>,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let conversations = tokio_util::task::TaskTracker::new();
         loop {
@@ -161,6 +165,7 @@ impl FastAgi {
                     continue;
                 }
             };
+            let agi = current();
             if !agi.settings.permits(peer.ip()) {
                 tracing::warn!(%peer, "asked by FastAGI from where nobody may; see `fastagi.allow`");
                 continue;
@@ -170,7 +175,6 @@ impl FastAgi {
                 tracing::warn!(%peer, "too many FastAGI connections; this one is closed");
                 continue;
             };
-            let agi = Arc::clone(&agi);
             conversations.spawn(async move {
                 let (reader, writer) = stream.into_split();
                 let talk = Conversation {

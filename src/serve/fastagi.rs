@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
+use super::answering::Current;
 use super::{StartError, bind, refused};
 use crate::pbx::fastagi::{FastAgi, Settings};
-use crate::web::Web;
 
 /// Takes the port. One that nobody wrote down may be somebody else's: calls are answered without it.
 pub(super) fn listen(settings: &Settings) -> Result<Option<TcpListener>, StartError> {
@@ -32,18 +32,13 @@ pub(super) fn listen(settings: &Settings) -> Result<Option<TcpListener>, StartEr
 /// Answers there until `stop`, so that neither a sync nor a slow log holds a caller up.
 pub(super) fn answer(
     listener: Option<TcpListener>,
-    settings: &Settings,
-    web: &Arc<Web>,
+    current: &Current,
     stop: &CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, StartError> {
     let Some(listener) = listener else {
         return Ok(None);
     };
-    let agi = FastAgi {
-        reception: Arc::clone(&web.reception),
-        names: web.names.clone(),
-        settings: settings.clone(),
-    };
+    let current = Arc::clone(current);
     let stop = stop.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,7 +49,10 @@ pub(super) fn answer(
         .spawn(move || {
             runtime.block_on(async {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => agi.serve(listener, stop).await,
+                    Ok(listener) => {
+                        let agi = || Arc::clone(&current.load().agi);
+                        FastAgi::serve(agi, listener, stop).await;
+                    }
                     Err(error) => tracing::error!(%error, "FastAGI is not answered"),
                 }
             });

@@ -26,7 +26,7 @@ use crate::record::{Card, CrmName, Entity};
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 /// How long "nobody" is remembered.
 const MISS_REMEMBERED: Duration = Duration::from_mins(1);
-/// How many numbers are remembered as nobody's.
+/// How many numbers of a CRM are remembered as nobody's.
 const MISSES_REMEMBERED: u64 = 100_000;
 /// Failures in a row that open the breaker.
 const FAILURES: u32 = 3;
@@ -34,46 +34,49 @@ const FAILURES: u32 = 3;
 const BREAK: Duration = Duration::from_secs(30);
 
 type Question = Shared<BoxFuture<'static, Refreshed>>;
-/// Questions under way: CRM, number, and whether the answer will be kept.
-type Questions = Mutex<HashMap<(CrmName, E164, bool), Question>>;
+/// Questions under way: number, and whether the answer will be kept.
+type Questions = Mutex<HashMap<(E164, bool), Question>>;
 
 /// Asks the CRMs live.
 pub struct Live {
     asked: HashMap<CrmName, Arc<Asked>>,
     directory: Arc<dyn Directory>,
     runtime: Handle,
-    questions: Arc<Questions>,
-    misses: moka::sync::Cache<(CrmName, E164), ()>,
 }
 
 struct Asked {
     source: Source,
     breaker: Mutex<Breaker>,
+    questions: Questions,
+    misses: moka::sync::Cache<E164, ()>,
 }
 
 impl Live {
     /// Puts it together; questions run on `runtime`, not on the thread that answers calls.
     pub fn new(sources: Vec<Source>, directory: Arc<dyn Directory>, runtime: Handle) -> Self {
+        Self::succeeding(None, sources, directory, runtime)
+    }
+
+    /// The same in place of a former one: of a CRM that is asked through the same connector, what is
+    /// known of it and asked already goes on.
+    pub fn succeeding(
+        former: Option<&Self>,
+        sources: Vec<Source>,
+        directory: Arc<dyn Directory>,
+        runtime: Handle,
+    ) -> Self {
         let asked = sources.into_iter().map(|source| {
+            let known = former.and_then(|former| former.asked.get(&source.name));
+            let same = known.filter(|known| {
+                Arc::ptr_eq(&known.source.crm, &source.crm) && known.source.region == source.region
+            });
             let name = source.name.clone();
-            (
-                name,
-                Arc::new(Asked {
-                    source,
-                    breaker: Mutex::new(Breaker::default()),
-                }),
-            )
+            (name, same.cloned().unwrap_or_else(|| Asked::new(source)))
         });
-        let misses = moka::sync::Cache::builder()
-            .max_capacity(MISSES_REMEMBERED)
-            .time_to_live(MISS_REMEMBERED)
-            .build();
         Self {
             asked: asked.collect(),
             directory,
             runtime,
-            questions: Arc::default(),
-            misses,
         }
     }
 
@@ -87,9 +90,7 @@ impl Live {
         let refreshed = match self.asked.get(&crm) {
             None => Refreshed::NotAskable,
             Some(asked) if !asked.source.crm.is_askable() => Refreshed::NotAskable,
-            Some(_) if self.misses.contains_key(&(crm.clone(), phone)) => {
-                Refreshed::RememberedNothing
-            }
+            Some(asked) if asked.misses.contains_key(&phone) => Refreshed::RememberedNothing,
             Some(asked) => match self.question(asked, phone, keep) {
                 None => Refreshed::BreakerOpen,
                 Some(question) => tokio::time::timeout(deadline, question)
@@ -104,8 +105,8 @@ impl Live {
     /// The question that runs already for this number, or a new one; `None` while the breaker is
     /// open.
     fn question(&self, asked: &Arc<Asked>, phone: E164, keep: Keep) -> Option<Question> {
-        let key = (asked.source.name.clone(), phone, keep == Keep::Yes);
-        let mut questions = lock(&self.questions);
+        let key = (phone, keep == Keep::Yes);
+        let mut questions = lock(&asked.questions);
         if let Some(running) = questions.get(&key) {
             return Some(running.clone());
         }
@@ -114,15 +115,12 @@ impl Live {
         }
         let asked = Arc::clone(asked);
         let directory = Arc::clone(&self.directory);
-        let misses = self.misses.clone();
-        let running = Arc::clone(&self.questions);
-        let own_key = key.clone();
         let task = self.runtime.spawn(async move {
             let refreshed = asked.find(phone, keep, &*directory).await;
             if keep == Keep::Yes && refreshed == Refreshed::Nothing {
-                misses.insert((asked.source.name.clone(), phone), ());
+                asked.misses.insert(phone, ());
             }
-            lock(&running).remove(&own_key);
+            lock(&asked.questions).remove(&key);
             refreshed
         });
         let question = task
@@ -154,6 +152,19 @@ impl Refresh for Live {
 }
 
 impl Asked {
+    fn new(source: Source) -> Arc<Self> {
+        let misses = moka::sync::Cache::builder()
+            .max_capacity(MISSES_REMEMBERED)
+            .time_to_live(MISS_REMEMBERED)
+            .build();
+        Arc::new(Self {
+            source,
+            breaker: Mutex::default(),
+            questions: Mutex::default(),
+            misses,
+        })
+    }
+
     async fn find(&self, phone: E164, keep: Keep, directory: &dyn Directory) -> Refreshed {
         let found = tokio::time::timeout(LONGEST_QUESTION, self.source.crm.find(phone)).await;
         let cards = match found {

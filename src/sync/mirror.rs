@@ -6,7 +6,7 @@
 //! may miss cards, two walks must agree.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -49,6 +49,8 @@ pub struct Mirror {
     /// Employees that vanished all at once and wait for a second reading to agree.
     vanished: Mutex<Vec<EmployeeId>>,
     notices: Notices,
+    /// Who keeps this CRM's mirror from now on.
+    successor: OnceLock<Weak<Mirror>>,
 }
 
 /// What somebody asked for.
@@ -91,7 +93,18 @@ impl Mirror {
             done: Mutex::default(),
             vanished: Mutex::default(),
             notices,
+            successor: OnceLock::new(),
         }
+    }
+
+    /// Takes over from a mirror of the same CRM that was stopped: what was ordered of it and not done,
+    /// its tickets, and whatever a hook still hands to it. To be called before this one runs.
+    pub fn succeed(self: &Arc<Self>, former: &Self) {
+        lock(&self.orders).clone_from(&lock(&former.orders));
+        self.ticket.send_replace(*former.ticket.borrow());
+        self.lock().done_ticket = former.lock().done_ticket;
+        // A second successor is told by the first.
+        let _ = former.successor.set(Arc::downgrade(self));
     }
 
     /// The CRM that this mirror copies.
@@ -127,7 +140,20 @@ impl Mirror {
                 "too many notices wait; all cards are walked over instead");
             self.order_walk();
         }
+        // Its notices lie in the directory, where this one no longer looks.
+        self.wake_successor(received);
         Ok(received)
+    }
+
+    fn wake_successor(&self, received: Received) {
+        let Some(successor) = self.successor.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        successor.notices.wake();
+        if received == Received::WalkInstead {
+            successor.order_walk();
+        }
+        successor.wake_successor(received);
     }
 
     fn order_walk(&self) {

@@ -25,7 +25,7 @@ use crate::record::{Card, CrmName, EntityId, EntityKind};
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// `[sync]`: how the mirror is kept fresh. Seconds throughout.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Between two checks for changed cards. Default: 60.

@@ -126,6 +126,12 @@ impl Notices {
         }
     }
 
+    /// Looks into the queue at once, and at what the CRM keeps for us.
+    pub(super) fn wake(&self) {
+        self.queued.notify_one();
+        self.rang.notify_one();
+    }
+
     /// Works for ever; calls `walk` when only a walk over all cards can tell.
     pub(super) async fn run(&self, walk: &(dyn Fn() + Send + Sync)) {
         tokio::join!(self.fetch_on(), self.work_on(walk));

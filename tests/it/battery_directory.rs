@@ -620,6 +620,53 @@ async fn employees_are_replaced_and_put_into_the_roster() {
 }
 
 #[tokio::test]
+async fn new_rules_make_the_roster_anew_from_what_is_stored() {
+    for bench in benches() {
+        let rules = |crm: CrmName, extension: &str| {
+            let own = Override {
+                extension: Some(extension.to_owned()),
+                ..Override::default()
+            };
+            let overrides = [("12".to_owned(), own)].into_iter();
+            RosterRules {
+                crms: HashMap::from([(crm, CrmRules::new(Region::default(), overrides))]),
+                ..RosterRules::default()
+            }
+        };
+        let store = open(bench.kind, bench.folder.path(), rules(sales(), "777")).unwrap();
+        let now = instant("2026-11-22T10:00:00Z");
+        for crm in [sales(), retail()] {
+            let staff = vec![employee("12", None)];
+            store
+                .replace_employees(&crm, staff.into(), now)
+                .await
+                .unwrap();
+        }
+        let listed = || {
+            let roster = store.roster();
+            let all = roster.all();
+            let told = all.iter().map(|one| {
+                let extension = one.extension.as_ref().unwrap();
+                format!("{} {extension}", one.crm)
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(listed(), ["sales 777"]);
+        store.set_rules(rules(sales(), "778")).await.unwrap();
+        assert_eq!(listed(), ["sales 778"]);
+        // They hold for what comes later, too.
+        let staff = vec![employee("12", None)];
+        store
+            .replace_employees(&sales(), staff.into(), now)
+            .await
+            .unwrap();
+        assert_eq!(listed(), ["sales 778"]);
+        store.set_rules(rules(retail(), "779")).await.unwrap();
+        assert_eq!(listed(), ["retail 779"]);
+    }
+}
+
+#[tokio::test]
 async fn employees_are_added_to_those_there_are() {
     for bench in benches() {
         let rules = RosterRules {

@@ -19,7 +19,7 @@ id;kind;name;company;phone;responsible;extension
 3;company;ЗАО «Лютик»;;79161234503;Борис Жуков;102
 ";
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "serve",
     "demo",
     "check",
@@ -29,6 +29,8 @@ const COMMANDS: [&str; 10] = [
     "employees",
     "journal",
     "replay",
+    "reload",
+    "shadow",
     "config",
 ];
 

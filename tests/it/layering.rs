@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a call meets: none of it may know a CRM.
-const PATH_OF_A_CALL: [&str; 16] = [
+const PATH_OF_A_CALL: [&str; 17] = [
     "call",
     "chain",
     "caller_name",
@@ -20,6 +20,7 @@ const PATH_OF_A_CALL: [&str; 16] = [
     "router",
     "rules",
     "script",
+    "shadow",
     "web",
 ];
 

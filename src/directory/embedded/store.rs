@@ -41,7 +41,8 @@ pub(super) struct Store {
     writer: Mutex<Connection>,
     pub(super) crms: CrmNames,
     pub(super) roster: ArcSwap<Roster>,
-    rules: Arc<RosterRules>,
+    /// Changed and read with the writer held only.
+    rules: Mutex<Arc<RosterRules>>,
     /// Of the queue of notices.
     last_ticket: AtomicI64,
     _lock: File,
@@ -72,7 +73,7 @@ impl Store {
             writer: Mutex::new(files.writer),
             crms: ArcSwap::from_pointee(crms),
             roster: ArcSwap::from_pointee(roster),
-            rules,
+            rules: Mutex::new(rules),
             _lock: files.lock,
         })
     }
@@ -194,8 +195,19 @@ impl Store {
     /// Holds the writer, so that an older state of the employees never follows a newer one.
     fn rebuild_roster(&self) -> Result<(), DirectoryError> {
         let writer = lock(&self.writer);
-        let roster = survey::roster(&writer, &self.crms.load(), &self.rules)
+        let roster = survey::roster(&writer, &self.crms.load(), &lock(&self.rules))
             .map_err(store_error("was reading the employees"))?;
+        self.roster.store(Arc::new(roster));
+        Ok(())
+    }
+
+    /// See [`crate::directory::Directory::set_rules`].
+    pub(super) fn set_rules(&self, rules: RosterRules) -> Result<(), DirectoryError> {
+        let rules = Arc::new(rules);
+        let writer = lock(&self.writer);
+        let roster = survey::roster(&writer, &self.crms.load(), &rules)
+            .map_err(store_error("was reading the employees"))?;
+        *lock(&self.rules) = rules;
         self.roster.store(Arc::new(roster));
         Ok(())
     }

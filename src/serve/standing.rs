@@ -1,0 +1,91 @@
+//! What lives as long as the process, however often the configuration is read again.
+//!
+//! Whatever must outlive a reload (a memory, a thread, sessions) stands here, and is handed to what is
+//! made anew by [`super::answering`].
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use super::{CONTROL_TOKEN, StartError, refused};
+use crate::api::reload::Reloads;
+use crate::config::Config;
+use crate::directory::{Directory, Surveyor};
+use crate::journal::{self, Journal};
+use crate::page::Door;
+use crate::reception::{Memory, Watcher};
+use crate::shadow::Shadow;
+use crate::sync::Clock;
+
+/// The parts that stay.
+pub(super) struct Standing {
+    /// The mirror of all CRMs.
+    pub(super) directory: Arc<dyn Directory>,
+    /// Looks for what is wrong with the cards.
+    pub(super) surveyor: Arc<Surveyor>,
+    /// Who may see the page, and who is in.
+    pub(super) door: Arc<Door>,
+    /// Ends what streams.
+    pub(super) stop: CancellationToken,
+    /// The wall clock.
+    pub(super) clock: Clock,
+    /// When each call under way asked first.
+    pub(super) memory: Memory,
+    /// Who hears of calls.
+    pub(super) watchers: Vec<Arc<dyn Watcher>>,
+    /// Compares answers with the former module's.
+    pub(super) shadow: Arc<Shadow>,
+    /// What `pryamo`'s own commands show.
+    pub(super) control_token: SecretString,
+    /// Renders the metrics.
+    pub(super) prometheus: Option<PrometheusHandle>,
+    /// Asks for the configuration to be read again.
+    pub(super) reloads: Reloads,
+}
+
+/// Who hears of calls, and the thread behind them.
+type Watching = (Vec<Arc<dyn Watcher>>, Option<journal::Thread>);
+
+/// Begins the journal unless it is switched off.
+pub(super) fn start_journal(
+    config: &Config,
+    directory: &Arc<dyn Directory>,
+    clock: &Clock,
+) -> Result<Watching, StartError> {
+    if !config.journal.enabled {
+        return Ok((Vec::new(), None));
+    }
+    let (directory, clock) = (Arc::clone(directory), Arc::clone(clock));
+    let (journal, thread) = Journal::start(&config.journal, &config.data_dir, directory, clock)
+        .map_err(refused("start the thread of the journal"))?;
+    Ok((vec![journal], Some(thread)))
+}
+
+/// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.
+pub(super) fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random)
+        .map_err(|error| refused("get random numbers")(std::io::Error::other(error)))?;
+    let mut token = String::with_capacity(64);
+    for byte in random {
+        // Writing into a string does not fail.
+        let _ = write!(token, "{byte:02x}");
+    }
+    let path = data_dir.join(CONTROL_TOKEN);
+    // Removed first: the mode counts only for a file that is made.
+    let _ = std::fs::remove_file(&path);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(token.as_bytes()))
+        .map_err(refused("write control.token into `data_dir`"))?;
+    Ok(token.into())
+}
