@@ -6,6 +6,8 @@
 
 mod access;
 mod assets;
+mod employees;
+mod hygiene;
 mod mirrors;
 mod session;
 pub mod steps;
@@ -114,6 +116,10 @@ pub fn routes(page: Arc<Page>) -> axum::Router {
     let inside = axum::Router::new()
         .route("/", get(who::show))
         .route("/who", get(who::show))
+        .route("/employees", get(employees::show))
+        .route("/employees/set", post(employees::set))
+        .route("/hygiene", get(hygiene::show))
+        .route("/hygiene/refresh", post(hygiene::refresh))
         .route("/mirrors", get(mirrors::show))
         .route("/mirrors/sync", post(mirrors::sync))
         .route("/sign-out", post(access::sign_out))

@@ -25,8 +25,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The sections.
-const MENU: [(&str, &str, &str); 2] = [
+const MENU: [(&str, &str, &str); 4] = [
     ("/who", "Кому номер?", "Who gets it?"),
+    ("/employees", "Сотрудники", "Employees"),
+    ("/hygiene", "Порядок", "Hygiene"),
     ("/mirrors", "Копии CRM", "Mirrors"),
 ];
 
