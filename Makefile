@@ -43,4 +43,5 @@ snapshots: ## regenerates the example configuration and the explained calls, sho
 	cargo run -- config --example > target/pryamo.example.toml
 	mv target/pryamo.example.toml pryamo.example.toml
 	PRYAMO_TEST_SNAPSHOTS=1 cargo test --test it explain::
-	git --no-pager diff --stat -- pryamo.example.toml docs/explain.md
+	PRYAMO_TEST_SNAPSHOTS=1 cargo test --test it check::
+	git --no-pager diff --stat -- pryamo.example.toml docs/explain.md docs/check.md

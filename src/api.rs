@@ -40,6 +40,7 @@ use crate::router::{Purpose, Router};
 use crate::shadow::Shadow;
 use crate::sync::Clock;
 use crate::sync::import::{self, ImportError};
+use crate::sync::live::Live;
 use crate::sync::mirror::{Mirror, Order};
 use crate::sync::status::Status;
 
@@ -64,6 +65,8 @@ pub struct Api {
     pub regions: BTreeMap<CrmName, Region>,
     /// One for each CRM that can be reached.
     pub mirrors: Vec<Arc<Mirror>>,
+    /// Asks the CRMs; here only for how its breakers stand.
+    pub live: Arc<Live>,
     /// A mirror whose CRM has not answered for longer is too old (`sync.oldest_seconds`).
     pub oldest_seconds: u64,
     /// The same for its employees (`sync.oldest_employees_seconds`).
@@ -355,7 +358,20 @@ async fn render_metrics(State(api): State<Arc<Api>>) -> Response {
     for mirror in &api.mirrors {
         let status = mirror.status();
         metrics::show_crm(mirror.name(), status.notices.waiting, status.is_blocked());
+        for (kind, shown) in &status.kinds {
+            let running = shown.walking.then(|| shown.done.unwrap_or_default());
+            let was_whole = shown.whole_at.is_some();
+            metrics::show_walk(mirror.name(), kind.as_str(), running, was_whole);
+        }
     }
+    for (crm, is_open) in api.live.breakers() {
+        metrics::show_breaker(crm, is_open);
+    }
+    let employees = api.directory.roster().all();
+    let ringable = employees
+        .iter()
+        .filter(|one| one.active && one.extension.is_ok());
+    metrics::show_roster(employees.len(), ringable.count());
     match &api.prometheus {
         Some(handle) => {
             handle.run_upkeep();

@@ -13,8 +13,10 @@ mod check;
 mod console;
 mod dialplan;
 mod journal;
+mod password;
 mod reload;
 mod replay;
+mod setup;
 mod shadow;
 
 use std::io::IsTerminal as _;
@@ -62,6 +64,10 @@ enum Command {
     /// Runs the daemon.
     #[command(after_help = "Example: pryamo serve --config /etc/pryamo/pryamo.toml")]
     Serve,
+    /// Asks the few things needed, tries each at once, and writes the configuration.
+    #[command(after_help = "Example: pryamo setup\n\
+        Or without any question: pryamo setup --yes --crm amocrm --url https://demo.amocrm.ru --token-file token --pbx none")]
+    Setup(setup::SetupArguments),
     /// Runs the daemon with a made-up company; no set-up at all.
     #[command(after_help = "Example: pryamo demo\nIt prints curl lines to try.")]
     Demo(DemoArguments),
@@ -102,6 +108,10 @@ enum Command {
     #[command(after_help = "Example: pryamo shadow\n\
         Needs `shadow = \"http://127.0.0.1:8078/forward\"` in the configuration.")]
     Shadow(Json),
+    /// Sets who may see the operators' page.
+    #[command(after_help = "Example: pryamo password anna --viewer\n\
+        Asks for the password; without a terminal reads it from standard input.")]
+    Password(password::PasswordArguments),
     /// Prints the settings in force, secrets starred; or every option with its default.
     #[command(after_help = "Example: pryamo config --example > /etc/pryamo/pryamo.toml")]
     Config(ConfigArguments),
@@ -279,6 +289,9 @@ fn run(arguments: Arguments) -> Result<u8> {
     if let Command::Demo(demo) = arguments.command {
         return runtime.block_on(run_demo(demo.minutes));
     }
+    if let Command::Setup(setup) = arguments.command {
+        return runtime.block_on(setup::run(arguments.config.as_deref(), setup));
+    }
     let config = match Config::load(arguments.config.as_deref()) {
         Err(error) if matches!(arguments.command, Command::Reload(_)) => {
             return Ok(reload::refused(&error));
@@ -297,8 +310,9 @@ fn run(arguments: Arguments) -> Result<u8> {
         Command::Replay(replay) => runtime.block_on(replay::run(&config, &replay)),
         Command::Reload(output) => runtime.block_on(reload::run(&config, output.json)),
         Command::Shadow(output) => runtime.block_on(shadow::run(&config, output.json)),
+        Command::Password(asked) => password::run(&config, &asked),
         Command::Config(output) => show_config(&config, output.output.json),
-        Command::Demo(_) => Ok(DONE),
+        Command::Demo(_) | Command::Setup(_) => Ok(DONE),
     };
     // A thread that still waits for a file or a name must not hold the command up.
     runtime.shutdown_timeout(Duration::from_secs(1));

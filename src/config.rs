@@ -5,6 +5,7 @@
 
 mod changes;
 mod read;
+mod secrets;
 mod show;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use self::changes::{Followed, follow};
 pub use self::read::explain_serde;
 use self::read::{Reader, override_from};
+pub use self::secrets::secret_files;
 pub use self::show::{example, show};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -347,14 +349,7 @@ impl Config {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(key, _)| key.starts_with(PREFIX))
             .collect();
-        let from_environment = environment
-            .iter()
-            .find(|(key, value)| key == "PRYAMO_CONFIG" && !value.is_empty())
-            .map(|(_, value)| PathBuf::from(value));
-        let path = named
-            .map(Path::to_owned)
-            .or(from_environment)
-            .or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()));
+        let path = Self::find(named);
         let text = match &path {
             Some(path) => std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
                 path: path.display().to_string(),
@@ -363,6 +358,17 @@ impl Config {
             None => String::new(),
         };
         Self::parse(&text, path, &environment)
+    }
+
+    /// The file that [`Config::load`] reads; `None` with no file at all.
+    pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+        let from_environment = std::env::var_os("PRYAMO_CONFIG")
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
+        named
+            .map(Path::to_owned)
+            .or(from_environment)
+            .or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()))
     }
 
     /// Reads a configuration from text; `environment` holds `PRYAMO_...` variables.

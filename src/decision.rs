@@ -55,6 +55,28 @@ impl Decision {
         }
     }
 
+    /// Where the answer came from, by its steps.
+    pub fn source(&self) -> AnswerSource {
+        let mut source = AnswerSource::None;
+        for step in &self.steps {
+            match step {
+                // Of the other outcomes the CRM never learned.
+                Step::Asked(
+                    _,
+                    Refreshed::Found(_)
+                    | Refreshed::Nothing
+                    | Refreshed::TooLate
+                    | Refreshed::Failed(_),
+                ) => return AnswerSource::Live,
+                Step::Found(_) | Step::Missed | Step::Failed(_) => {
+                    source = AnswerSource::Directory;
+                }
+                _ => {}
+            }
+        }
+        source
+    }
+
     /// The caller's own person: who is responsible for them, whether or not they could be rung.
     ///
     /// `None` for an unknown caller, and where the card names nobody whom the roster has.
@@ -70,6 +92,17 @@ impl Decision {
         });
         judged.or_else(|| roster.get(&entity.crm, entity.responsible.as_ref()?))
     }
+}
+
+/// Where an answer came from. A closed set: a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerSource {
+    /// The directory alone, also where it lacked the number and no CRM was asked.
+    Directory,
+    /// A CRM was asked while the caller waited.
+    Live,
+    /// The number was not looked up: hidden, short, an employee's own.
+    None,
 }
 
 /// Why a call goes where it goes. A closed set: also a metric's label.
@@ -606,5 +639,52 @@ impl Serialize for Step {
         step.serialize_field("step", self.code())?;
         step.serialize_field("text", &self.to_string())?;
         step.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_tells_whether_a_crm_was_asked() {
+        let asked = |refreshed| Step::Asked(CrmName::new("sales"), refreshed);
+        let table = [
+            (vec![], AnswerSource::None),
+            (
+                vec![Step::CallerIsShort("101".to_owned())],
+                AnswerSource::None,
+            ),
+            (vec![Step::Found(1)], AnswerSource::Directory),
+            (vec![Step::Missed, Step::NotAsked], AnswerSource::Directory),
+            (
+                vec![Step::Failed("no disk".to_owned())],
+                AnswerSource::Directory,
+            ),
+            (
+                vec![Step::Missed, asked(Refreshed::BreakerOpen)],
+                AnswerSource::Directory,
+            ),
+            (
+                vec![Step::Missed, asked(Refreshed::RememberedNothing)],
+                AnswerSource::Directory,
+            ),
+            (
+                vec![
+                    Step::Missed,
+                    asked(Refreshed::NotAskable),
+                    asked(Refreshed::TooLate),
+                ],
+                AnswerSource::Live,
+            ),
+            (
+                vec![Step::Missed, asked(Refreshed::Nothing)],
+                AnswerSource::Live,
+            ),
+        ];
+        for (steps, expected) in table {
+            let decision = Decision::standard_route(Reason::UnknownCaller, steps);
+            assert_eq!(decision.source(), expected, "{:?}", decision.steps);
+        }
     }
 }

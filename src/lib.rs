@@ -40,5 +40,6 @@ pub mod page;
 pub mod replay;
 pub mod script;
 pub mod serve;
+pub mod setup;
 pub mod shadow;
 pub mod web;

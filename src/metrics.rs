@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::decision::Reason;
+use crate::decision::{AnswerSource, Decision};
 use crate::record::CrmName;
 
 /// Upper ends of the histogram's buckets, in seconds: from far below a millisecond to the dialplan's
@@ -14,8 +15,8 @@ const ANSWER_BUCKETS: [f64; 12] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0,
 ];
 
-/// Sets up the recorder of this process and gives what renders it.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+/// Sets up the recorder of this process, which began at `now`, and gives what renders it.
+pub fn install(now: Timestamp) -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(
             Matcher::Full("pryamo_answer_seconds".to_owned()),
@@ -26,7 +27,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "pryamo_answers_total",
         "Questions answered, by reason of the decision"
     );
-    describe_histogram!("pryamo_answer_seconds", "Time from question to answer");
+    describe_histogram!(
+        "pryamo_answer_seconds",
+        "Time from question to answer, by where the answer came from"
+    );
     describe_counter!(
         "pryamo_live_lookups_total",
         "Unknown numbers asked of a CRM, by outcome"
@@ -80,6 +84,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "pryamo_crm_blocked",
         "1 while the vendor has blocked us: write to its support"
     );
+    describe_state();
+    // Shown from the beginning: an increase is only seen of what was there before.
+    counter!("pryamo_panics_total").increment(0);
+    counter!("pryamo_journal_dropped_total").increment(0);
+    gauge!("pryamo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("pryamo_start_time_seconds").set(now.as_second() as f64);
     Ok(handle)
 }
 
@@ -99,10 +110,54 @@ fn describe_following() {
     );
 }
 
+/// Describes what shows how the daemon and its parts stand.
+fn describe_state() {
+    describe_gauge!(
+        "pryamo_build_info",
+        "Always 1; the version of pryamo is its label"
+    );
+    describe_gauge!(
+        "pryamo_start_time_seconds",
+        "When the daemon began, in seconds since 1970"
+    );
+    describe_gauge!(
+        "pryamo_employees",
+        "Employees of all CRMs, whether or not they can be rung"
+    );
+    describe_gauge!(
+        "pryamo_employees_ringable",
+        "Employees who are not dismissed and have an extension that may be rung"
+    );
+    describe_gauge!(
+        "pryamo_ami_connected",
+        "1 while Asterisk tells how its phones stand; missing without [ami]"
+    );
+    describe_gauge!(
+        "pryamo_breaker_open",
+        "1 from when failures suspend the live lookups of this CRM until one succeeds"
+    );
+    describe_gauge!(
+        "pryamo_walk_running",
+        "1 while a walk over all cards of this CRM and kind runs"
+    );
+    describe_gauge!(
+        "pryamo_walk_done_ratio",
+        "The part of the running walk that is done, 0 to 1; 1 between walks"
+    );
+}
+
 /// Counts an answer to a PBX.
-pub fn count_answer(reason: Reason, took: Duration) {
-    counter!("pryamo_answers_total", "reason" => reason.as_str()).increment(1);
-    histogram!("pryamo_answer_seconds").record(took);
+pub fn count_answer(decision: &Decision, took: Duration) {
+    counter!("pryamo_answers_total", "reason" => decision.reason.as_str()).increment(1);
+    // Labels that are literals cost no memory: a caller waits for this.
+    let histogram = match decision.source() {
+        AnswerSource::Directory => {
+            histogram!("pryamo_answer_seconds", "source" => "directory")
+        }
+        AnswerSource::Live => histogram!("pryamo_answer_seconds", "source" => "live"),
+        AnswerSource::None => histogram!("pryamo_answer_seconds", "source" => "none"),
+    };
+    histogram.record(took);
 }
 
 /// Counts an internal fault.
@@ -195,6 +250,31 @@ pub fn show_mirror(shown: &Shown<'_>) {
 pub fn show_crm(crm: &CrmName, waiting: u64, is_blocked: bool) {
     gauge!("pryamo_notices_waiting", "crm" => crm.to_string()).set(waiting as f64);
     gauge!("pryamo_crm_blocked", "crm" => crm.to_string()).set(flag(is_blocked));
+}
+
+/// Shows whether live lookups of a CRM are suspended.
+pub fn show_breaker(crm: &CrmName, is_open: bool) {
+    gauge!("pryamo_breaker_open", "crm" => crm.to_string()).set(flag(is_open));
+}
+
+/// Shows how far a walk over all cards of a kind is: the part done of a running one; `None` while
+/// none runs. A gauge cannot be taken back, so between walks it stands at 1, or at 0 before the first.
+pub fn show_walk(crm: &CrmName, kind: &'static str, running: Option<f64>, was_whole: bool) {
+    let labels = [("crm", crm.to_string()), ("kind", kind.to_owned())];
+    gauge!("pryamo_walk_running", &labels).set(flag(running.is_some()));
+    gauge!("pryamo_walk_done_ratio", &labels).set(running.unwrap_or_else(|| flag(was_whole)));
+}
+
+/// Shows how many employees there are, and how many of them can be rung.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn show_roster(employees: usize, ringable: usize) {
+    gauge!("pryamo_employees").set(employees as f64);
+    gauge!("pryamo_employees_ringable").set(ringable as f64);
+}
+
+/// Shows whether there is a line to Asterisk's Manager Interface.
+pub fn show_ami(is_connected: bool) {
+    gauge!("pryamo_ami_connected").set(flag(is_connected));
 }
 
 fn flag(is_set: bool) -> f64 {

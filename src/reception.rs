@@ -127,7 +127,7 @@ impl Reception {
             });
         if decision.reason != Reason::AfterTheCall {
             let took = began.elapsed();
-            metrics::count_answer(decision.reason, took);
+            metrics::count_answer(&decision, took);
             log(call, &decision, took);
         }
         decision

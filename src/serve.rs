@@ -212,6 +212,7 @@ impl Daemon {
             .map_err(refused("write control.address into `data_dir`"))?;
         let (watchers, journal) = standing::start_journal(config, &directory, &clock)?;
         let (reloads, requests) = Reloads::new();
+        let now = clock();
         let standing = Standing {
             surveyor: Arc::new(Surveyor::new(
                 Arc::clone(&directory),
@@ -227,7 +228,7 @@ impl Daemon {
             shadow: Arc::default(),
             control_token: standing::make_control_token(&config.data_dir)?,
             // A second daemon in one process (tests) goes without.
-            prometheus: metrics::install().ok(),
+            prometheus: metrics::install(now).ok(),
             reloads: reloads.clone(),
         };
         standing.shadow.follow(&config.shadow, &Handle::current())?;

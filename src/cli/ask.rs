@@ -110,6 +110,11 @@ pub(super) async fn employees(config: &Config, arguments: &EmployeesArguments) -
     Ok(DONE)
 }
 
+/// All employees, as the running daemon knows them.
+pub(super) async fn known_employees(config: &Config) -> Result<Vec<Value>> {
+    Daemon::of(config).owner()?.get("/api/v1/employees").await
+}
+
 /// Orders a pass and shows it until it is over.
 pub(super) async fn sync(config: &Config, arguments: &SyncArguments) -> Result<u8> {
     let daemon = Daemon::of(config).owner()?;

@@ -1,16 +1,22 @@
 //! `pryamo check`: each CRM, the directory and the PBX are asked one harmless question.
+//!
+//! A line that is no good says what to do: what cannot be mended is not told as a warning.
 
 mod ami;
+mod asterisk;
+mod clocks;
+mod extensions;
+mod files;
+mod ports;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{DONE, is_in_use};
-use crate::config::Config;
+use super::DONE;
+use crate::config::{Config, CrmTable};
 use crate::crm::{Finding, Level};
-use crate::dialplan::reader::Dialplan;
 use crate::fault;
 use crate::serve;
 use crate::shadow;
@@ -22,52 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints a line per finding.
 pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
-    let mut findings: Vec<(String, Finding)> = Vec::new();
-    let mut add = |part: &str, found: Vec<Finding>| {
-        findings.extend(found.into_iter().map(|finding| (part.to_owned(), finding)));
-    };
-    add("config", check_config(config));
-    add("directory", vec![check_directory(config)]);
-    add("daemon", vec![check_daemon(config).await]);
-    if let Ok(state) = super::ask::daemon_state(config).await {
-        add("mirror", check_mirrors(&state));
-    }
-    for table in &config.crms {
-        if Config::is_import_only(table) {
-            let found = Finding::warning(
-                "nothing to reach it by: only what was imported answers",
-                "set `crm.url`, or import anew when the CRM has changed",
-            );
-            add(&format!("crm {}", table.name), vec![found]);
-            continue;
-        }
-        let found = match serve::open_crm(config, table, false) {
-            Ok(crm) => tokio::time::timeout(PATIENCE, crm.check())
-                .await
-                .unwrap_or_else(|_| {
-                    let text = format!("no answer within {} s", PATIENCE.as_secs());
-                    vec![Finding::fault(
-                        text,
-                        "look whether this machine reaches the CRM's address",
-                    )]
-                }),
-            Err(error) => vec![Finding::fault(
-                format!("{error:#}"),
-                "mend the configuration",
-            )],
-        };
-        add(&format!("crm {}", table.name), found);
-    }
-    if let Some(address) = &config.shadow.address {
-        add("shadow", vec![check_shadow(address).await]);
-    }
-    add("asterisk", vec![check_asterisk(config).await]);
-    add("ami", ami::check(config).await);
-    add("dialplan", check_dialplan(config));
-    let to_mend = findings
-        .iter()
-        .filter(|(_, finding)| !finding.mend.is_empty())
-        .count();
+    let findings = findings(config).await;
+    let is_to_mend = findings.iter().any(|(_, one)| one.level != Level::Good);
     if json {
         let listed: Vec<_> = findings
             .iter()
@@ -79,11 +41,92 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
             print(part, finding);
         }
     }
-    Ok(if to_mend > 0 { TO_MEND } else { DONE })
+    Ok(if is_to_mend { TO_MEND } else { DONE })
 }
 
-fn print(part: &str, finding: &Finding) {
+/// Asks everybody, one after the other: the same order each time.
+async fn findings(config: &Config) -> Vec<(String, Finding)> {
+    let mut findings: Vec<(String, Finding)> = Vec::new();
+    let mut add = |part: &str, found: Vec<Finding>| {
+        findings.extend(found.into_iter().map(|mut finding| {
+            if finding.mend.is_empty() {
+                finding.level = Level::Good;
+            }
+            (part.to_owned(), finding)
+        }));
+    };
+    add("config", check_config(config));
+    add("directory", files::check(config));
+    let (daemon, daemon_runs) = check_daemon(config).await;
+    add("daemon", vec![daemon]);
+    add("ports", ports::check(config, daemon_runs));
+    if daemon_runs && let Ok(state) = super::ask::daemon_state(config).await {
+        add("mirror", check_mirrors(&state));
+    }
+    for table in &config.crms {
+        let mut found = check_crm(config, table).await;
+        found.extend(check_notices(config, table));
+        add(&format!("crm {}", table.name), found);
+    }
+    if let Some(address) = &config.shadow.address {
+        add("shadow", vec![check_shadow(address).await]);
+    }
+    let clock = serve::clock();
+    add("clock", clocks::check(config, || clock()).await);
+    for (part, finding) in asterisk::check(config).await {
+        add(part, vec![finding]);
+    }
+    let (ami, hinted) = ami::check(config).await;
+    add("ami", vec![ami]);
+    add("employees", extensions::check(config, hinted).await);
+    findings
+}
+
+/// What the connector finds, given a reasonable time.
+async fn check_crm(config: &Config, table: &CrmTable) -> Vec<Finding> {
+    if Config::is_import_only(table) {
+        return vec![Finding::warning(
+            "nothing to reach it by: only what was imported answers",
+            "set `crm.url`, or import anew when the CRM has changed",
+        )];
+    }
+    let crm = match serve::open_crm(config, table, false) {
+        Ok(crm) => crm,
+        Err(error) => {
+            return vec![Finding::fault(
+                fault::told(&error),
+                "mend the configuration",
+            )];
+        }
+    };
+    let late = |_| {
+        let text = format!("no answer within {} s", PATIENCE.as_secs());
+        let mend = "look whether this machine reaches the CRM's address";
+        vec![Finding::fault(text, mend)]
+    };
+    let asked = tokio::time::timeout(PATIENCE, crm.check()).await;
+    asked.unwrap_or_else(late)
+}
+
+/// Where this CRM's notices arrive, as far as it can be told from here.
+fn check_notices(config: &Config, table: &CrmTable) -> Option<Finding> {
+    table.common.hook_secret.as_ref()?;
+    let address = config.hooks.listen.unwrap_or(config.forward.listen);
+    let reach = if address.ip().is_loopback() {
+        ", which only this machine reaches: a proxy with a certificate must lead there"
+    } else {
+        ""
+    };
+    Some(Finding::good(format!(
+        "notices are taken at http://{address}/hooks/{}/***{reach}",
+        table.name
+    )))
+}
+
+/// A line, and under it the mend.
+pub(super) fn print(part: &str, finding: &Finding) {
     let level = match finding.level {
+        _ if finding.mend.is_empty() => "ok   ",
         Level::Good => "ok   ",
         Level::Warning => "warn ",
         Level::Fault => "FAULT",
@@ -114,41 +157,28 @@ fn check_config(config: &Config) -> Vec<Finding> {
             "take it out until that version comes",
         ));
     }
+    found.extend(files::secrets(config));
     found
 }
 
-fn check_directory(config: &Config) -> Finding {
-    let place = config.data_dir.display();
-    // Not made here: it would belong to whoever runs this command.
-    if !config.data_dir.exists() {
-        return Finding::good(format!("{place} is not there yet; `pryamo serve` makes it"));
-    }
-    match serve::open_directory(config) {
-        Ok(directory) => Finding::good(format!(
-            "{place} opens, {} employees known",
-            directory.roster().len()
-        )),
-        Err(error) if is_in_use(&error) => {
-            Finding::good(format!("{place} is in use by the running daemon"))
-        }
-        Err(error) => Finding::fault(
-            fault::told(&error),
-            "let the user that runs pryamo own the folder, or change `data_dir`",
-        ),
-    }
-}
-
-async fn check_daemon(config: &Config) -> Finding {
+/// What answers where Asterisk asks, and whether that is our own daemon.
+async fn check_daemon(config: &Config) -> (Finding, bool) {
     let address = config.forward.listen;
     match super::ask::get_text(&format!("http://{address}/healthz")).await {
-        Ok(body) if body.contains("alive") => Finding::good(format!("answers at {address}")),
-        Ok(_) => Finding::fault(
-            format!("something else than pryamo answers at {address}"),
-            "stop it (the vendor's module?), or change `forward.listen`",
-        ),
-        Err(_) => Finding::good(format!(
-            "does not run ({address} is free); start it with `pryamo serve`"
-        )),
+        Ok(body) if body.contains("alive") => {
+            (Finding::good(format!("answers at {address}")), true)
+        }
+        Ok(_) => {
+            let told = Finding::fault(
+                format!(
+                    "something else than pryamo answers at {address}: {}",
+                    ports::holder(address)
+                ),
+                "stop it (the vendor's module?), or change `forward.listen`",
+            );
+            (told, false)
+        }
+        Err(_) => (ports::silent(address), false),
     }
 }
 
@@ -186,46 +216,6 @@ fn check_mirrors(state: &Value) -> Vec<Finding> {
     found
 }
 
-async fn check_asterisk(config: &Config) -> Finding {
-    let asked = super::console::program(config)
-        .args(["-rx", "core show function CURL"])
-        .output();
-    let output = match tokio::time::timeout(Duration::from_secs(5), asked).await {
-        Err(_) => {
-            return Finding::warning(
-                "`asterisk -rx` does not answer",
-                "look whether Asterisk runs",
-            );
-        }
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Finding::good("is not on this machine and was not asked");
-        }
-        Ok(Err(error)) => {
-            return Finding::warning(
-                format!("cannot be asked: {error}"),
-                "run this as root or the user asterisk",
-            );
-        }
-        Ok(Ok(output)) => output,
-    };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + String::from_utf8_lossy(&output.stderr).as_ref();
-    if !output.status.success() || text.contains("Unable to connect") {
-        let what = text.lines().next().unwrap_or_default();
-        return Finding::warning(
-            format!("cannot be asked: {what}"),
-            "run this as root or the user asterisk, while Asterisk runs",
-        );
-    }
-    if text.contains("No function by that name") {
-        return Finding::fault(
-            "the function CURL is missing",
-            "load func_curl.so (Debian: package asterisk-modules)",
-        );
-    }
-    Finding::good("the function CURL is there")
-}
-
 /// Whether the former module answers.
 async fn check_shadow(address: &shadow::Address) -> Finding {
     match shadow::probe(address).await {
@@ -235,40 +225,4 @@ async fn check_shadow(address: &shadow::Address) -> Finding {
             "look whether the former module runs and listens there, or take `shadow` out",
         ),
     }
-}
-
-/// What the dialplan on this machine does where callers are asked about.
-fn check_dialplan(config: &Config) -> Vec<Finding> {
-    let folder = &config.asterisk.folder;
-    // Without an Asterisk here there is nothing to say.
-    let Some(dialplan) = Dialplan::read(folder) else {
-        return Vec::new();
-    };
-    let asking = dialplan.asking();
-    if asking.is_empty() {
-        return vec![Finding::warning(
-            format!("nothing in {} asks pryamo", folder.display()),
-            "run `pryamo dialplan --install`",
-        )];
-    }
-    let dangers = dialplan.dangers(&config.asterisk.internal);
-    let contexts = asking.into_iter().collect::<Vec<_>>().join(", ");
-    if dangers.is_empty() {
-        return vec![Finding::good(format!("{contexts}: asks as it should"))];
-    }
-    let told = dangers.into_iter().map(|danger| {
-        let (file, line) = &danger.place;
-        let text = format!(
-            "{} line {line}, [{}]: {}",
-            file.display(),
-            danger.context,
-            danger.kind.text()
-        );
-        if danger.kind.is_grave() {
-            Finding::fault(text, danger.kind.mend())
-        } else {
-            Finding::warning(text, danger.kind.mend())
-        }
-    });
-    told.collect()
 }

@@ -9,6 +9,8 @@ use crate::config::Config;
 
 /// How long the console may take; a reload of a large dialplan takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take for what it knows by heart.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the console gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,20 @@ pub(super) enum ConsoleError {
     Refused(String),
 }
 
+impl ConsoleError {
+    /// What happened, without what to do about it.
+    pub(super) fn what(&self) -> String {
+        match self {
+            Self::Missing(program) => format!("`{program}` is not on this machine"),
+            Self::Run(program, error) => format!("`{program}` cannot be run: {error}"),
+            Self::Silent(program) => format!("`{program} -rx` does not answer"),
+            Self::Refused(text) => format!("cannot be asked: {text}"),
+        }
+    }
+}
+
 /// The program, ready for `-rx COMMAND`.
-pub(super) fn program(config: &Config) -> Command {
+fn program(config: &Config) -> Command {
     let mut words = config.asterisk.command.split_whitespace();
     let mut program = Command::new(words.next().unwrap_or("asterisk"));
     program
@@ -43,9 +57,22 @@ pub(super) fn program(config: &Config) -> Command {
 
 /// What the console answers to a command.
 pub(super) async fn ask(config: &Config, command: &str) -> Result<String, ConsoleError> {
+    ask_within(config, command, PATIENCE).await
+}
+
+/// The same to a question that Asterisk answers at once or not at all.
+pub(super) async fn ask_shortly(config: &Config, command: &str) -> Result<String, ConsoleError> {
+    ask_within(config, command, SHORT_PATIENCE).await
+}
+
+async fn ask_within(
+    config: &Config,
+    command: &str,
+    patience: Duration,
+) -> Result<String, ConsoleError> {
     let named = || config.asterisk.command.clone();
     let asked = program(config).args(["-rx", command]).output();
-    let output = match tokio::time::timeout(PATIENCE, asked).await {
+    let output = match tokio::time::timeout(patience, asked).await {
         Err(_) => return Err(ConsoleError::Silent(named())),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(ConsoleError::Missing(named()));

@@ -63,6 +63,25 @@ enum ExchangeName {
     Freepbx,
 }
 
+impl DialplanArguments {
+    /// As `pryamo dialplan --install` for this exchange.
+    pub(super) fn installing(is_freepbx: bool) -> Self {
+        let exchange = if is_freepbx {
+            ExchangeName::Freepbx
+        } else {
+            ExchangeName::Asterisk
+        };
+        Self {
+            exchange: Some(exchange),
+            freepbx_version: None,
+            agi: false,
+            install: true,
+            remove: false,
+            dry_run: false,
+        }
+    }
+}
+
 /// Prints, installs or removes.
 pub(super) async fn run(config: &Config, arguments: &DialplanArguments) -> Result<u8> {
     if arguments.remove {
@@ -168,7 +187,7 @@ fn tell_backup(backup: Option<&Path>) {
 }
 
 /// Names the former state of a file.
-fn stamp() -> String {
+pub(super) fn stamp() -> String {
     let now = serve::clock()();
     now.strftime("%Y%m%d-%H%M%S").to_string()
 }

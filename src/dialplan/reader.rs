@@ -154,6 +154,20 @@ impl Dialplan {
         asking.map(|line| line.context.as_str()).collect()
     }
 
+    /// Every step that asks, and whom.
+    pub fn questions(&self) -> Vec<Question<'_>> {
+        let question = |line| {
+            let way = Line::way(line)?;
+            let (before, _) = line.does.split_once("/forward")?;
+            Some(Question {
+                line,
+                by_agi: way == Way::Agi,
+                address: before.rsplit_once("//").map(|(_, address)| address),
+            })
+        };
+        self.lines.iter().filter_map(question).collect()
+    }
+
     /// Every danger in them; `internal` is the employees' context.
     pub fn dangers(&self, internal: &str) -> Vec<Danger> {
         let mut contexts: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
@@ -169,6 +183,17 @@ impl Dialplan {
         }
         dangers
     }
+}
+
+/// A step that asks where a call shall go.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The step.
+    pub line: &'a Line,
+    /// By `AGI()`, else by `CURL()`.
+    pub by_agi: bool,
+    /// Host and port as they are written.
+    pub address: Option<&'a str>,
 }
 
 /// How a step asks.

@@ -115,8 +115,17 @@ fn shown<'a>(
         .map(|one| row(page, view, roster, one))
         .collect();
     let conflicts = roster.conflicts().into_iter().map(|conflict| {
-        let names: Vec<&str> = conflict.employees.iter().map(|one| one.name.as_str()).collect();
-        format!("{} ({}): {}", conflict.extension, conflict.crm, names.join(", "))
+        let names: Vec<&str> = conflict
+            .employees
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        format!(
+            "{} ({}): {}",
+            conflict.extension,
+            conflict.crm,
+            names.join(", ")
+        )
     });
     Shown {
         view,
@@ -149,7 +158,10 @@ fn row(page: &Page, view: &View, roster: &Roster, one: &Colleague) -> Row {
             }
         }
         Err(_) if one.active => {
-            let text = view.say("нет добавочного: звонок не дойдёт", "no extension: cannot be rung");
+            let text = view.say(
+                "нет добавочного: звонок не дойдёт",
+                "no extension: cannot be rung",
+            );
             note("bad", text.to_owned());
         }
         Err(_) => {}
@@ -169,28 +181,48 @@ fn row(page: &Page, view: &View, roster: &Roster, one: &Colleague) -> Row {
         name: one.name.clone(),
         crm: one.crm.to_string(),
         email: one.email.clone().unwrap_or_default(),
-        extension: one.extension.as_ref().map(ToString::to_string).unwrap_or_default(),
+        extension: one
+            .extension
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         origin: origin(view, one.origins.extension),
         deputy: deputy.map(|deputy| deputy.name.clone()).unwrap_or_default(),
-        hours: one.hours.as_ref().map(ToString::to_string).unwrap_or_default(),
+        hours: one
+            .hours
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         notes,
     }
 }
 
 fn origin(view: &View, origin: Option<Origin>) -> &'static str {
     match origin {
-        Some(Origin::Config) => view.language.say("из файла настроек", "from the configuration"),
+        Some(Origin::Config) => view
+            .language
+            .say("из файла настроек", "from the configuration"),
         Some(Origin::Page) => view.language.say("задан здесь", "set here"),
         Some(Origin::Crm) | None => "",
     }
 }
 
 fn edited(page: &Page, view: &View, one: &Colleague, row: OwnRow) -> Edited {
-    let mirror = page.api.mirrors.iter().find(|mirror| *mirror.name() == one.crm);
+    let mirror = page
+        .api
+        .mirrors
+        .iter()
+        .find(|mirror| *mirror.name() == one.crm);
     let held = [
-        (one.origins.extension, view.language.say("добавочный", "extension")),
+        (
+            one.origins.extension,
+            view.language.say("добавочный", "extension"),
+        ),
         (one.origins.mobile, view.language.say("мобильный", "mobile")),
-        (one.origins.deputy, view.language.say("заместитель", "deputy")),
+        (
+            one.origins.deputy,
+            view.language.say("заместитель", "deputy"),
+        ),
         (one.origins.hours, view.language.say("часы", "hours")),
     ];
     let held = held.into_iter();

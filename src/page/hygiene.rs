@@ -57,7 +57,10 @@ pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response 
         view: &view,
         is_running: page.surveyor.is_running(),
         counted_at: latest.map(|latest| view.moment(&latest.at)),
-        fault: page.surveyor.error().map(|error| crate::fault::told(&*error)),
+        fault: page
+            .surveyor
+            .error()
+            .map(|error| crate::fault::told(&*error)),
         lists,
     })
 }
@@ -78,7 +81,10 @@ fn without_extension(view: &View, roster: &Roster) -> List {
     });
     List {
         id: "without-extension",
-        title: view.language.say("Сотрудники без добавочного", "Employees without an extension"),
+        title: view.language.say(
+            "Сотрудники без добавочного",
+            "Employees without an extension",
+        ),
         why: view.language.say(
             "Звонки их клиентов уходят другим или на обычный маршрут.",
             "Calls of their clients go to others, or the standard route.",
@@ -95,7 +101,10 @@ fn surveyed(page: &Page, view: &View, roster: &Roster, survey: &Survey) -> [List
     [
         List {
             id: "shared",
-            title: view.language.say("Номера с двумя ответственными", "Numbers with two responsibles"),
+            title: view.language.say(
+                "Номера с двумя ответственными",
+                "Numbers with two responsibles",
+            ),
             why: view.language.say(
                 "Звонок получит ответственный первой по порядку карточки: оставьте одного.",
                 "The responsible of the first card gets the call: leave one of them.",
@@ -104,13 +113,19 @@ fn surveyed(page: &Page, view: &View, roster: &Roster, survey: &Survey) -> [List
             rows: shared
                 .map(|number| Row {
                     what: number.phone.to_string(),
-                    links: number.cards.iter().map(|one| link(page, roster, one)).collect(),
+                    links: number
+                        .cards
+                        .iter()
+                        .map(|one| link(page, roster, one))
+                        .collect(),
                 })
                 .collect(),
         },
         List {
             id: "left",
-            title: view.language.say("Карточки на уволенных", "Cards on dismissed employees"),
+            title: view
+                .language
+                .say("Карточки на уволенных", "Cards on dismissed employees"),
             why: view.language.say(
                 "Назначьте в CRM нового ответственного.",
                 "Give them to somebody else in the CRM.",
@@ -119,8 +134,12 @@ fn surveyed(page: &Page, view: &View, roster: &Roster, survey: &Survey) -> [List
             rows: left
                 .map(|one| Row {
                     what: match one.why {
-                        Left::Dismissed => view.say("ответственный уволен", "the responsible is dismissed"),
-                        Left::Unknown => view.say("ответственного нет в CRM", "the CRM has no such employee"),
+                        Left::Dismissed => {
+                            view.say("ответственный уволен", "the responsible is dismissed")
+                        }
+                        Left::Unknown => {
+                            view.say("ответственного нет в CRM", "the CRM has no such employee")
+                        }
                     }
                     .to_owned(),
                     links: vec![link(page, roster, &one.card)],
@@ -129,7 +148,10 @@ fn surveyed(page: &Page, view: &View, roster: &Roster, survey: &Survey) -> [List
         },
         List {
             id: "unread",
-            title: view.language.say("Номера, которые не прочитать", "Numbers that cannot be read"),
+            title: view.language.say(
+                "Номера, которые не прочитать",
+                "Numbers that cannot be read",
+            ),
             why: view.language.say(
                 "Исправьте поле телефона: по нему никого не узнать.",
                 "Mend the phone field: nobody is recognised by it.",
@@ -152,7 +174,11 @@ fn link(page: &Page, roster: &Roster, card: &CardRef) -> Link {
     };
     let known = |id: &EmployeeId| roster.get(&card.crm, id).map(|one| one.name.clone());
     let responsible = card.responsible.as_ref().and_then(known);
-    let mirror = page.api.mirrors.iter().find(|mirror| *mirror.name() == card.crm);
+    let mirror = page
+        .api
+        .mirrors
+        .iter()
+        .find(|mirror| *mirror.name() == card.crm);
     Link {
         text: match responsible {
             Some(responsible) => format!("{name} ({responsible})"),

@@ -38,7 +38,7 @@ mod tests {
         Because, CandidateName, CardMatch, Decision, EntityName, Held, HoursOf, OutReason, Reason,
         Role, Said, SkipReason, Step,
     };
-    use crate::directory::{Colleague, Refreshed};
+    use crate::directory::{Colleague, Origins, Refreshed};
     use crate::phone::{CallerNumber, E164, Region, read_caller};
     use crate::presence::{Direction, PhoneState};
     use crate::record::{CrmName, EmployeeId, Entity, EntityId, EntityKind, Stage};
@@ -92,6 +92,8 @@ mod tests {
             hours: None,
             absences: Vec::new(),
             workday: None,
+            origins: Origins::default(),
+            own_row: None,
         })
     }
 

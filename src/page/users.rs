@@ -32,6 +32,16 @@ pub enum Role {
     Administrator,
 }
 
+impl Role {
+    /// The word used in files and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Administrator => "administrator",
+        }
+    }
+}
+
 /// Somebody who may sign in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {

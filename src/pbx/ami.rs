@@ -168,6 +168,7 @@ impl Ami {
             return;
         };
         let mut pause = PAUSES.0;
+        crate::metrics::show_ami(false);
         loop {
             let began = tokio::time::Instant::now();
             let ended = tokio::select! {
@@ -175,6 +176,7 @@ impl Ami {
                 () = stop.cancelled() => return,
             };
             self.phones.forget();
+            crate::metrics::show_ami(false);
             if let Err(error) = ended {
                 let error = crate::fault::told(&error);
                 tracing::warn!(
@@ -205,6 +207,7 @@ impl Ami {
         for action in LISTS {
             line.send(action, &[("ActionID", action)]).await?;
         }
+        crate::metrics::show_ami(true);
         tracing::info!(%address, "Asterisk tells how its phones stand");
         let mut is_asked = false;
         loop {

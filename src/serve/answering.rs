@@ -64,7 +64,13 @@ impl Answering {
             Arc::clone(&presence),
             config.open_rules()?,
         ));
-        let api = Arc::new(api(config, standing, mirrors, Arc::clone(&router))?);
+        let api = Arc::new(api(
+            config,
+            standing,
+            mirrors,
+            Arc::clone(&router),
+            Arc::clone(&live),
+        )?);
         let page = config.page.enabled.then(|| {
             page::routes(Arc::new(Page {
                 api: Arc::clone(&api),
@@ -122,6 +128,7 @@ fn api(
     standing: &Standing,
     mirrors: &Mirrors,
     router: Arc<Router>,
+    live: Arc<Live>,
 ) -> Result<Api, StartError> {
     let regions = config.crms.iter();
     Ok(Api {
@@ -138,6 +145,7 @@ fn api(
             .map(|table| (table.name.clone(), config.region_of(table)))
             .collect(),
         mirrors: mirrors.all(),
+        live,
         oldest_seconds: config.sync.oldest_seconds,
         oldest_employees_seconds: config.sync.oldest_employees_seconds,
         clock: Arc::clone(&standing.clock),

@@ -80,6 +80,12 @@ impl Live {
         }
     }
 
+    /// Each CRM, and whether its breaker is open.
+    pub fn breakers(&self) -> impl Iterator<Item = (&CrmName, bool)> {
+        let asked = self.asked.iter();
+        asked.map(|(crm, asked)| (crm, lock(&asked.breaker).open_until.is_some()))
+    }
+
     async fn ask(
         &self,
         crm: CrmName,

@@ -19,8 +19,9 @@ id;kind;name;company;phone;responsible;extension
 3;company;ЗАО «Лютик»;;79161234503;Борис Жуков;102
 ";
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "serve",
+    "setup",
     "demo",
     "check",
     "explain",
@@ -29,6 +30,7 @@ const COMMANDS: [&str; 12] = [
     "employees",
     "journal",
     "replay",
+    "password",
     "reload",
     "shadow",
     "config",

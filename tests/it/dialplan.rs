@@ -177,7 +177,10 @@ fn check_names_the_dangers_of_the_vendors_context_and_none_of_ours() {
     let vendors = std::fs::read_to_string(dialplans().join("vendor.conf")).unwrap();
     write(
         CUSTOM,
-        &vendors.replace("@FORWARD_URL@", "http://localhost:8077/forward"),
+        &vendors.replace(
+            "@FORWARD_URL@",
+            &format!("http://localhost:{}/forward", site.address.port()),
+        ),
     );
     let found = of_dialplan();
     assert_eq!(found.len(), 5, "{found:?}");
