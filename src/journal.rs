@@ -5,21 +5,29 @@
 //! dropped and counted: a journal is worth less than a caller's time.
 
 mod entry;
+mod export;
+mod feed;
 mod file;
+mod format;
+mod search;
 mod shown;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::entry::{EntityRef, Entry, Numbers, Person};
+pub use self::feed::Feed;
 pub use self::file::JournalError;
+pub use self::search::HourCount;
 pub use self::shown::{Answered, End, KnownOutcome, Shown, ShownStep, ShownTry};
 use crate::call::{IncomingCall, Outcome};
 use crate::decision::Decision;
@@ -186,6 +194,44 @@ pub struct Query {
     pub call_id: Option<String>,
     /// Of this caller.
     pub phone: Option<E164>,
+    /// Begun at this moment or later.
+    pub from: Option<Timestamp>,
+    /// Begun before this moment.
+    pub until: Option<Timestamp>,
+    /// That dialled this number, as it is written.
+    pub did: Option<String>,
+    /// That ended so.
+    pub outcome: Option<Wanted>,
+    /// That this number took.
+    pub answered: Option<String>,
+}
+
+/// Which end of a call is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// This one, of a known caller.
+    Known(KnownOutcome),
+    /// Any, of callers without a card.
+    UnknownCallers,
+}
+
+impl Wanted {
+    /// The word for unknown callers.
+    const UNKNOWN: &'static str = "unknown_caller";
+
+    /// Every word that is read.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        let known = KnownOutcome::ALL.into_iter().map(KnownOutcome::as_str);
+        known.chain([Self::UNKNOWN])
+    }
+
+    /// Reads a word; `None` if it is none of [`Wanted::words`].
+    pub fn read(word: &str) -> Option<Self> {
+        if word == Self::UNKNOWN {
+            return Some(Self::UnknownCallers);
+        }
+        KnownOutcome::read(word).map(Self::Known)
+    }
 }
 
 impl Query {
@@ -207,6 +253,23 @@ impl Reader {
 
     /// Reads entries: the newest first, with `after` the oldest change first. Blocks.
     pub fn read(&self, query: &Query) -> Result<Vec<Shown>, JournalError> {
-        file::read(&self.0, query)
+        search::read(&self.0, query)
+    }
+
+    /// How many calls began in each hour from that of `from` to before `until`, by their end; the
+    /// earliest first. Blocks.
+    pub fn hours(&self, from: Timestamp, until: Timestamp) -> Result<Vec<HourCount>, JournalError> {
+        search::hours(&self.0, from, until)
+    }
+
+    /// Writes all entries that fit as CSV, the newest first, times by the clock of `zone`; says how
+    /// many. The query's `limit` and `after` count for nothing here. Blocks.
+    pub fn export(
+        &self,
+        query: &Query,
+        zone: &TimeZone,
+        out: &mut dyn io::Write,
+    ) -> Result<u64, JournalError> {
+        export::export(&self.0, query, zone, out)
     }
 }

@@ -9,12 +9,13 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Api, is_owner, refuse, refuse_stranger};
 use crate::fault;
-use crate::journal;
-use crate::phone::{self, CallerNumber};
+use crate::journal::{self, Wanted};
+use crate::phone::{self, CallerNumber, Region};
 
 /// The parameters.
 #[derive(Debug, Default, Deserialize)]
@@ -25,6 +26,11 @@ pub(super) struct Asked {
     after: Option<i64>,
     call_id: Option<String>,
     phone: Option<String>,
+    from: Option<String>,
+    until: Option<String>,
+    did: Option<String>,
+    outcome: Option<String>,
+    answered: Option<String>,
     /// Only looked at by whoever let the request in.
     #[serde(rename = "token")]
     _token: Option<String>,
@@ -47,24 +53,56 @@ pub(super) async fn entries(
         Ok(asked) => asked,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
     };
-    let mut phone = None;
-    if let Some(written) = asked.phone.as_deref().filter(|phone| !phone.is_empty()) {
-        let CallerNumber::Number(read) = phone::read_caller(written, api.region) else {
-            let text = format!("`{written}` is no telephone number");
-            return refuse(StatusCode::BAD_REQUEST, &text);
-        };
-        phone = Some(read);
-    }
-    let query = journal::Query {
-        limit: asked.limit.unwrap_or(journal::Query::USUAL),
-        before: asked.before,
-        after: asked.after,
-        call_id: asked.call_id,
-        phone,
+    let query = match asked.query(api.region) {
+        Ok(query) => query,
+        Err(text) => return refuse(StatusCode::BAD_REQUEST, &text),
     };
     match tokio::task::spawn_blocking(move || reader.read(&query)).await {
         Ok(Ok(entries)) => Json(entries).into_response(),
         Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &fault::told(&error)),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+impl Asked {
+    /// What is asked for, or what is wrong with it. Forms send what is left open as an empty text.
+    fn query(self, region: Region) -> Result<journal::Query, String> {
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let phone = filled(self.phone).map(|written| {
+            let CallerNumber::Number(read) = phone::read_caller(&written, region) else {
+                return Err(format!("`{written}` is no telephone number"));
+            };
+            Ok(read)
+        });
+        let moment = |key: &str, text: Option<String>| {
+            let read = |text: String| {
+                text.parse::<Timestamp>().map_err(|_| {
+                    format!("`{key}`: `{text}` is no moment; write it as 2026-01-31T09:00:00Z")
+                })
+            };
+            filled(text).map(read).transpose()
+        };
+        let outcome = filled(self.outcome).map(|word| {
+            Wanted::read(&word).ok_or_else(|| {
+                let words: Vec<&str> = Wanted::words().collect();
+                format!("`outcome`: `{word}` is none of {}", words.join(", "))
+            })
+        });
+        let (from, until) = (moment("from", self.from)?, moment("until", self.until)?);
+        if from.zip(until).is_some_and(|(from, until)| from >= until) {
+            return Err("`from` must be earlier than `until`".to_owned());
+        }
+        Ok(journal::Query {
+            limit: self.limit.unwrap_or(journal::Query::USUAL),
+            before: self.before,
+            after: self.after,
+            call_id: self.call_id,
+            phone: phone.transpose()?,
+            from,
+            until,
+            did: filled(self.did),
+            outcome: outcome.transpose()?,
+            answered: filled(self.answered),
+        })
     }
 }

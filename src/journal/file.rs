@@ -10,22 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::entry::Entry;
 use super::shown::{End, KnownOutcome, Shown};
-use super::{Query, Record};
+use super::{Record, format};
 use crate::call::Outcome;
 
-/// `PRAGMA application_id`, "pryj": tells our file from any other SQLite database.
-const APPLICATION: i64 = 0x7072_796a;
-/// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 1;
 /// Rows that are settled or deleted in one go.
 const STEP_ROWS: i64 = 256;
-/// How long a read waits for the writer.
-const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// A call of which nobody tells anything more for so long is over.
 const QUIET_MS: i64 = 10 * 60 * 1000;
 /// The same while somebody is rung or speaks: a dialplan reports when the conversation has ended.
@@ -35,16 +28,13 @@ const SAME_CALL_MS: i64 = 60 * 60 * 1000;
 /// The log is copied into the file once it has so many pages.
 const LOG_PAGES: i64 = 1000;
 
-const TABLES: &str = "
-CREATE TABLE calls (
-    id INTEGER PRIMARY KEY, call_id TEXT, caller TEXT, at INTEGER NOT NULL,
-    change INTEGER NOT NULL, settle_at INTEGER, entry TEXT NOT NULL
-) STRICT;
-CREATE INDEX calls_call_id ON calls (call_id) WHERE call_id IS NOT NULL;
-CREATE INDEX calls_caller ON calls (caller) WHERE caller IS NOT NULL;
-CREATE INDEX calls_at ON calls (at);
-CREATE INDEX calls_change ON calls (change);
-CREATE INDEX calls_settle ON calls (settle_at) WHERE settle_at IS NOT NULL;
+/// Begins a row, or writes it anew.
+const WRITE: &str = "
+INSERT INTO calls (id, call_id, caller, at, change, settle_at, entry, outcome, did, answered)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, at = excluded.at,
+    change = excluded.change, settle_at = excluded.settle_at, entry = excluded.entry,
+    outcome = excluded.outcome, did = excluded.did, answered = excluded.answered
 ";
 
 /// Reads both ends of everything: a file that was cut or overwritten shows itself.
@@ -86,6 +76,9 @@ pub enum JournalError {
         /// What is wrong with it.
         what: String,
     },
+    /// What was found cannot be written where it is wanted: whoever wanted it has gone, or no room.
+    #[error("the export cannot be written")]
+    Export(#[source] io::Error),
 }
 
 impl JournalError {
@@ -105,12 +98,12 @@ impl JournalError {
                 cause.sqlite_error_code(),
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
             ),
-            Self::File { .. } => false,
+            Self::File { .. } | Self::Export(_) => false,
         }
     }
 }
 
-fn store(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> JournalError {
+pub(super) fn store(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> JournalError {
     move |cause| JournalError::Store { doing, cause }
 }
 
@@ -150,7 +143,7 @@ impl File {
             connection.pragma_update(None, "cell_size_check", true)
         };
         tuned().map_err(store("opened"))?;
-        check_format(&connection, path)?;
+        format::check(&connection, path)?;
         connection
             .query_row(PROBE, [], |_| Ok(()))
             .map_err(store("read"))?;
@@ -240,6 +233,24 @@ impl File {
             .prepare_cached(delete)
             .and_then(|mut delete| delete.execute((before.as_millisecond(), STEP_ROWS)))
             .map_err(store("cleared of old entries"))
+    }
+}
+
+/// What an entry is searched and counted by, besides its caller.
+pub(super) struct Sought<'a> {
+    /// Empty for an unknown caller.
+    pub(super) outcome: &'static str,
+    pub(super) did: Option<&'a str>,
+    pub(super) answered: Option<&'a str>,
+}
+
+impl<'a> Sought<'a> {
+    pub(super) fn of(shown: &'a Shown) -> Self {
+        Self {
+            outcome: shown.outcome.map_or("", KnownOutcome::as_str),
+            did: shown.did.as_deref(),
+            answered: shown.answered.as_ref().map(|who| who.number.as_str()),
+        }
     }
 }
 
@@ -338,29 +349,20 @@ impl Rows<'_> {
         let text = serde_json::to_string(entry)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let at = entry.at().as_millisecond();
-        match id {
-            None => self
-                .transaction
-                .prepare_cached(
-                    "INSERT INTO calls (call_id, caller, at, change, settle_at, entry)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute((
-                    &entry.call_id,
-                    entry.caller(),
-                    at,
-                    *self.change,
-                    settle_at,
-                    text,
-                ))?,
-            Some(id) => self
-                .transaction
-                .prepare_cached(
-                    "UPDATE calls SET caller = ?2, at = ?3, change = ?4, settle_at = ?5, entry = ?6
-                    WHERE id = ?1",
-                )?
-                .execute((id, entry.caller(), at, *self.change, settle_at, text))?,
-        };
+        let sought = Sought::of(&shown);
+        let values = rusqlite::params![
+            id,
+            entry.call_id,
+            entry.caller(),
+            at,
+            *self.change,
+            settle_at,
+            text,
+            sought.outcome,
+            sought.did,
+            sought.answered,
+        ];
+        self.transaction.prepare_cached(WRITE)?.execute(values)?;
         Ok(())
     }
 }
@@ -376,7 +378,7 @@ fn in_transaction(
 }
 
 /// A row that another version has written otherwise is passed over.
-fn read_entry(text: &str) -> Option<Entry> {
+pub(super) fn read_entry(text: &str) -> Option<Entry> {
     serde_json::from_str(text).ok()
 }
 
@@ -393,34 +395,6 @@ fn create(path: &Path) -> io::Result<()> {
             std::fs::set_permissions(path, Permissions::from_mode(0o600))
         }
         Err(error) => Err(error),
-    }
-}
-
-fn check_format(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let application = number("application_id").map_err(store("read"))?;
-    let format = number("user_version").map_err(store("read"))?;
-    let count = "SELECT count(*) FROM sqlite_schema";
-    let tables: i64 = connection
-        .query_row(count, [], |row| row.get(0))
-        .map_err(store("read"))?;
-    match (application, format) {
-        (0, 0) if tables == 0 => connection
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION};
-                PRAGMA user_version = {FORMAT}; COMMIT;"
-            ))
-            .map_err(store("made")),
-        (APPLICATION, FORMAT) => Ok(()),
-        (APPLICATION, other) => Err(foreign(path, &format!("its format is {other}"))),
-        _ => Err(foreign(path, "another program has made it")),
-    }
-}
-
-fn foreign(path: &Path, what: &str) -> JournalError {
-    JournalError::Foreign {
-        path: path.display().to_string(),
-        what: what.to_owned(),
     }
 }
 
@@ -445,77 +419,6 @@ pub(super) fn move_aside(path: &Path, now: Timestamp) -> Result<PathBuf, Journal
     let aside = named("", &end);
     std::fs::rename(path, &aside).map_err(unusable(path))?;
     Ok(aside)
-}
-
-/// Reads entries by a connection of its own, which holds nobody up.
-pub(super) fn read(path: &Path, query: &Query) -> Result<Vec<Shown>, JournalError> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(store("opened"))?;
-    let rows = || -> rusqlite::Result<Vec<Shown>> {
-        connection.busy_timeout(READ_PATIENCE)?;
-        // The thread that writes has made the file and is about to make its table.
-        let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if format == 0 {
-            return Ok(Vec::new());
-        }
-        let (sql, values) = statement(query);
-        let mut select = connection.prepare(&sql)?;
-        let rows = select.query_map(rusqlite::params_from_iter(values), |row| {
-            let text: String = row.get(2)?;
-            Ok((row.get(0)?, row.get(1)?, text))
-        })?;
-        let mut shown = Vec::new();
-        for row in rows {
-            let (id, change, text) = row?;
-            shown.extend(read_entry(&text).map(|entry| Shown {
-                id,
-                change,
-                ..entry.shown()
-            }));
-        }
-        Ok(shown)
-    };
-    rows().map_err(store("read"))
-}
-
-/// The question as SQL, and what is bound to it.
-fn statement(query: &Query) -> (String, Vec<Value>) {
-    let mut conditions = vec!["TRUE".to_owned()];
-    let mut values: Vec<Value> = Vec::new();
-    let mut add = |condition: &str, value: Value| {
-        values.push(value);
-        conditions.push(format!("{condition} ?{}", values.len()));
-    };
-    if let Some(before) = query.before {
-        add("id <", before.into());
-    }
-    if let Some(after) = query.after {
-        add("change >", after.into());
-    }
-    if let Some(call_id) = &query.call_id {
-        add("call_id =", call_id.clone().into());
-    }
-    if let Some(phone) = query.phone {
-        add("caller IN (", phone.to_string().into());
-        values.push(phone.masked().into());
-        if let Some(last) = conditions.last_mut() {
-            *last = format!("{last}, ?{})", values.len());
-        }
-    }
-    let order = if query.after.is_some() {
-        "change"
-    } else {
-        "id DESC"
-    };
-    let limit = query.limit.clamp(1, Query::MOST);
-    let sql = format!(
-        "SELECT id, change, entry FROM calls WHERE {} ORDER BY {order} LIMIT {limit}",
-        conditions.join(" AND ")
-    );
-    (sql, values)
 }
 
 #[cfg(test)]

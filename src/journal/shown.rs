@@ -72,6 +72,18 @@ pub enum End {
     NotTold,
 }
 
+impl End {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::HungUp => "hung_up",
+            Self::StandardRoute => "standard_route",
+            Self::NotTold => "not_told",
+        }
+    }
+}
+
 /// Who took a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
@@ -130,6 +142,11 @@ impl KnownOutcome {
             Self::HungUp => "hung_up",
             Self::NotTold => "not_told",
         }
+    }
+
+    /// Reads such a word.
+    pub fn read(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == word)
     }
 }
 

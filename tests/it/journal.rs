@@ -14,7 +14,7 @@ use serde_json::Value;
 use pryamo::call::{DialStatus, IncomingCall, Outcome};
 use pryamo::config::Config;
 use pryamo::decision::{Decision, Reason};
-use pryamo::journal::{Journal, MOST_WAITING, Query, Reader, Settings, Shown};
+use pryamo::journal::{Feed, Journal, MOST_WAITING, Query, Reader, Settings, Shown};
 use pryamo::phone::E164;
 use pryamo::reception::Watcher as _;
 use pryamo::serve;
@@ -429,4 +429,115 @@ fn a_stop_writes_what_still_waits() {
     alone.thread.take().unwrap().stop();
     assert_eq!(alone.journal.dropped(), 0);
     assert_eq!(alone.call_ids().len(), 1000);
+}
+
+#[test]
+fn entries_are_found_by_every_filter_and_counted_by_the_hour() {
+    let site = site("");
+    let daemon = Daemon::start(&site);
+    daemon.forward("phone=79161234501&trunk=7495&callid=1.1");
+    daemon.forward("phone=79161234501&trunk=7495&callid=1.1&tried=101&status=ANSWER");
+    daemon.forward("phone=79161234502&trunk=7496&callid=1.2");
+    daemon.forward("phone=79169999999&trunk=7495&callid=1.3");
+    entry(&site, &daemon, "1.1", |entry| entry["end"] == "answered");
+    entry(&site, &daemon, "1.3", |_| true);
+    for (query, expected) in [
+        ("did=7495", vec!["1.3", "1.1"]),
+        ("did=749", vec![]),
+        ("answered=101", vec!["1.1"]),
+        ("answered=102", vec![]),
+        ("outcome=own_person", vec!["1.1"]),
+        ("outcome=not_told", vec!["1.2"]),
+        ("outcome=unknown_caller", vec!["1.3"]),
+        ("outcome=unknown_caller&did=7496", vec![]),
+        (
+            "outcome=own_person&did=7495&answered=101&phone=79161234501",
+            vec!["1.1"],
+        ),
+        ("from=2020-01-01T00:00:00Z&limit=2", vec!["1.3", "1.2"]),
+        (
+            "from=2020-01-01T00:00:00Z&until=2020-01-02T00:00:00Z",
+            vec![],
+        ),
+        ("until=2100-01-01T00:00:00Z&did=7495&limit=1", vec!["1.3"]),
+        ("after=0&did=7496", vec!["1.2"]),
+        ("did=&outcome=&from=&answered=", vec!["1.3", "1.2", "1.1"]),
+    ] {
+        let found = entries(&site, &daemon, query);
+        let ids: Vec<&str> = found
+            .iter()
+            .map(|one| one["call_id"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids, expected, "{query}");
+    }
+    let token = std::fs::read_to_string(site.path("data/control.token")).unwrap();
+    for (query, expected) in [
+        ("from=yesterday", "`from`: `yesterday` is no moment"),
+        ("until=1", "`until`: `1` is no moment"),
+        ("outcome=lost", "`outcome`: `lost` is none of own_person"),
+        (
+            "from=2020-01-02T00:00:00Z&until=2020-01-01T00:00:00Z",
+            "must be earlier",
+        ),
+    ] {
+        let request = format!(
+            "GET /api/v1/journal?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = daemon.raw(request.as_bytes());
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.contains(expected), "{}", answer.body);
+    }
+    let reader = Reader::new(&site.path("data"));
+    let (from, until) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+    let hours = reader.hours(from, until).unwrap();
+    assert_eq!(hours.iter().map(|one| one.calls).sum::<u64>(), 3);
+    assert!(reader.hours(from, from).unwrap().is_empty());
+}
+
+#[test]
+fn an_export_holds_all_that_fit() {
+    let alone = Alone::start(&Settings::default());
+    for call in 0..1500 {
+        alone.ask(&format!("=1.{call}"), NOW + call);
+    }
+    wait_for("all entries", || {
+        (alone.call_ids().contains("=1.1499")).then_some(())
+    });
+    let mut out = Vec::new();
+    let utc = jiff::tz::TimeZone::UTC;
+    let query = Query {
+        limit: 1,
+        from: Timestamp::from_second(NOW + 100).ok(),
+        ..Query::default()
+    };
+    assert_eq!(alone.reader.export(&query, &utc, &mut out).unwrap(), 1400);
+    let mut table = csv::Reader::from_reader(out.as_slice());
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 1400);
+    assert_eq!(&rows[0][0], "2027-01-15 08:24:59");
+    assert_eq!(&rows[0][1], "'+79161234501");
+    assert_eq!(&rows[0][13], "'=1.1499");
+    assert_eq!(&rows[1399][13], "'=1.100");
+}
+
+#[test]
+fn a_feed_tells_what_begins_or_changes_after_the_first_subscription() {
+    let alone = Alone::start(&Settings::default());
+    alone.ask("old", NOW);
+    wait_for("the old entry", || {
+        alone.call_ids().contains("old").then_some(())
+    });
+    let feed = Feed::new(alone.reader.clone());
+    let mut one = feed.subscribe();
+    let mut other = feed.subscribe();
+    alone.ask("new", NOW + 1);
+    assert_eq!(one.blocking_recv().unwrap().call_id.as_deref(), Some("new"));
+    alone.end("new", "600", DialStatus::Answer, NOW + 9);
+    assert!(one.blocking_recv().unwrap().answered.is_some());
+    assert_eq!(
+        other.blocking_recv().unwrap().call_id.as_deref(),
+        Some("new")
+    );
+    drop(feed);
+    assert!(one.blocking_recv().is_err(), "the end of the feed is told");
 }
