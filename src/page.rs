@@ -6,9 +6,12 @@
 
 mod access;
 mod assets;
+mod calls;
 mod employees;
 mod hygiene;
+mod journal;
 mod mirrors;
+mod now;
 mod session;
 pub mod steps;
 pub mod users;
@@ -32,6 +35,7 @@ pub use self::view::Language;
 use self::view::View;
 use crate::api::Api;
 use crate::directory::Surveyor;
+use crate::journal::Feed;
 use crate::presence::Presence;
 use crate::record::{CrmName, EmployeeId};
 
@@ -101,6 +105,8 @@ pub struct Page {
     pub door: Arc<Door>,
     /// Looks for what is wrong with the cards.
     pub surveyor: Arc<Surveyor>,
+    /// Tells of calls as they come; `None` without a journal.
+    pub feed: Option<Feed>,
     /// How phones stand.
     pub presence: Arc<dyn Presence>,
     /// `[page]`.
@@ -114,7 +120,10 @@ pub struct Page {
 /// The page's addresses.
 pub fn routes(page: Arc<Page>) -> axum::Router {
     let inside = axum::Router::new()
-        .route("/", get(who::show))
+        .route("/", get(now::show))
+        .route("/now/events", get(now::events))
+        .route("/journal", get(journal::show))
+        .route("/journal.csv", get(journal::export))
         .route("/who", get(who::show))
         .route("/employees", get(employees::show))
         .route("/employees/set", post(employees::set))

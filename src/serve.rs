@@ -220,6 +220,10 @@ impl Daemon {
                 Handle::current(),
             )),
             directory,
+            feed: config
+                .journal
+                .enabled
+                .then(|| journal::Feed::new(journal::Reader::new(&config.data_dir))),
             door: Arc::new(Door::open(&config.data_dir)),
             stop: stop.clone(),
             clock,

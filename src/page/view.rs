@@ -25,10 +25,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The sections.
-const MENU: [(&str, &str, &str); 4] = [
+const MENU: [(&str, &str, &str); 6] = [
+    ("/", "Сейчас", "Now"),
     ("/who", "Кому номер?", "Who gets it?"),
     ("/employees", "Сотрудники", "Employees"),
     ("/hygiene", "Порядок", "Hygiene"),
+    ("/journal", "Журнал", "Journal"),
     ("/mirrors", "Копии CRM", "Mirrors"),
 ];
 

@@ -75,6 +75,7 @@ impl Answering {
             page::routes(Arc::new(Page {
                 api: Arc::clone(&api),
                 door: Arc::clone(&standing.door),
+                feed: standing.feed.clone(),
                 surveyor: Arc::clone(&standing.surveyor),
                 presence,
                 settings: config.page.clone(),

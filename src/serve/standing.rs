@@ -28,6 +28,8 @@ pub(super) struct Standing {
     pub(super) directory: Arc<dyn Directory>,
     /// Looks for what is wrong with the cards.
     pub(super) surveyor: Arc<Surveyor>,
+    /// Tells the page of calls.
+    pub(super) feed: Option<journal::Feed>,
     /// Who may see the page, and who is in.
     pub(super) door: Arc<Door>,
     /// Ends what streams.

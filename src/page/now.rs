@@ -1,0 +1,308 @@
+//! Now: calls as they come, how many known callers reached their own person, and what needs a hand.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use jiff::civil::Date;
+use jiff::{Span, Timestamp};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::calls::{self, CallRow};
+use super::view::View;
+use super::{Fault, Page};
+use crate::journal::{HourCount, KnownOutcome, Query, Reader};
+
+/// Calls on the page.
+const CALLS: usize = 20;
+/// Days of the chart.
+const DAYS: i64 = 30;
+/// The chart.
+const WIDTH: u64 = 960;
+const HEIGHT: u64 = 200;
+const BELOW: u64 = 26;
+const LEFT: u64 = 44;
+
+#[derive(Template)]
+#[template(path = "now.html")]
+struct Shown<'a> {
+    view: &'a View,
+    has_journal: bool,
+    today: Day,
+    chart: String,
+    calls: Vec<CallRow>,
+    hands: Vec<Hand>,
+}
+
+/// Something that needs a hand.
+struct Hand {
+    level: &'static str,
+    text: String,
+    path: &'static str,
+}
+
+/// The calls of a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Day {
+    all: u64,
+    known: u64,
+    own: u64,
+}
+
+pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response {
+    let mut shown = Shown {
+        view: &view,
+        has_journal: page.api.journal.is_some(),
+        today: Day::default(),
+        chart: String::new(),
+        calls: Vec::new(),
+        hands: hands(&page, &view),
+    };
+    if let Some(reader) = page.api.journal.clone() {
+        let (first, last) = days(&view);
+        let zone = view.zone.clone();
+        let now = view.now;
+        let read = tokio::task::spawn_blocking(move || read(&reader, first, &zone, now));
+        match read.await {
+            Ok(Ok((hours, calls))) => {
+                let by_day = by_day(&hours, &view);
+                shown.today = by_day.get(&last).copied().unwrap_or_default();
+                shown.chart = chart(&view, &by_day, first, last);
+                shown.calls = calls
+                    .iter()
+                    .map(|call| calls::row(&page, &view, call))
+                    .collect();
+            }
+            Ok(Err(error)) => return Fault::Failed(crate::fault::told(&error)).into_response(),
+            Err(error) => return Fault::Failed(error.to_string()).into_response(),
+        }
+    }
+    view.render(&shown)
+}
+
+type Read = (Vec<HourCount>, Vec<crate::journal::Shown>);
+
+fn read(
+    reader: &Reader,
+    first: Date,
+    zone: &jiff::tz::TimeZone,
+    now: Timestamp,
+) -> Result<Read, crate::journal::JournalError> {
+    let from = first
+        .to_zoned(zone.clone())
+        .map_or(now, |zoned| zoned.timestamp());
+    let hours = reader.hours(from, now + jiff::SignedDuration::from_hours(1))?;
+    let newest = Query {
+        limit: CALLS,
+        ..Query::default()
+    };
+    Ok((hours, reader.read(&newest)?))
+}
+
+/// The first and the last day of the chart, by the office's clock.
+fn days(view: &View) -> (Date, Date) {
+    let last = view.now.to_zoned(view.zone.clone()).date();
+    let first = last.checked_sub(Span::new().days(DAYS - 1)).unwrap_or(last);
+    (first, last)
+}
+
+fn by_day(hours: &[HourCount], view: &View) -> BTreeMap<Date, Day> {
+    let mut days: BTreeMap<Date, Day> = BTreeMap::new();
+    for hour in hours {
+        let date = hour.hour.to_zoned(view.zone.clone()).date();
+        let day = days.entry(date).or_default();
+        day.all += hour.calls;
+        if let Some(outcome) = hour.outcome {
+            day.known += hour.calls;
+            if outcome == KnownOutcome::OwnPerson {
+                day.own += hour.calls;
+            }
+        }
+    }
+    days
+}
+
+/// Two bars a day: known callers, and in front those who reached their own person.
+fn chart(view: &View, by_day: &BTreeMap<Date, Day>, first: Date, last: Date) -> String {
+    let most = by_day.values().map(|day| day.known).max().unwrap_or(0);
+    let top = most.max(4).next_multiple_of(4);
+    let floor = HEIGHT - BELOW;
+    let y_of = |count: u64| floor - count * (floor - 12) / top;
+    let title = view.say(
+        "Звонки известных клиентов по дням",
+        "Calls of known callers by day",
+    );
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">"
+    );
+    // Writing into a string does not fail.
+    for quarter in 0..=4 {
+        let count = top * quarter / 4;
+        let (y, x) = (y_of(count), LEFT - 8);
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y}\" y2=\"{y}\"/>\
+             <text class=\"scale\" x=\"{x}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            y + 4,
+            view.count(&count)
+        );
+    }
+    let slot = (WIDTH - LEFT) / DAYS.unsigned_abs();
+    for (index, date) in first
+        .series(Span::new().days(1))
+        .take_while(|date| *date <= last)
+        .enumerate()
+    {
+        let day = by_day.get(&date).copied().unwrap_or_default();
+        let x = LEFT + slot * index as u64 + 3;
+        let (y_known, y_own) = (y_of(day.known), y_of(day.own));
+        let _ = write!(
+            svg,
+            "<g><title>{}: {} / {}, {}</title>\
+             <rect class=\"all\" x=\"{x}\" y=\"{y_known}\" width=\"{w}\" height=\"{}\" rx=\"2\"/>\
+             <rect class=\"own\" x=\"{x}\" y=\"{y_own}\" width=\"{w}\" height=\"{}\" rx=\"2\"/></g>",
+            date.strftime("%d.%m"),
+            day.own,
+            day.known,
+            view.share(&day.own, &day.known),
+            floor - y_known,
+            floor - y_own,
+            w = slot - 6,
+        );
+        if index % 5 == 4 || date == last {
+            let _ = write!(
+                svg,
+                "<text class=\"scale\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                x + (slot - 6) / 2,
+                HEIGHT - 6,
+                date.strftime("%d.%m")
+            );
+        }
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// What somebody should look at, the worst first.
+fn hands(page: &Page, view: &View) -> Vec<Hand> {
+    let mut hands = Vec::new();
+    let mut hand = |level, text: String, path| hands.push(Hand { level, text, path });
+    if page.api.mirrors.is_empty() {
+        let text = view.say("Ни одна CRM не подключена", "No CRM is connected");
+        hand("bad", text.to_owned(), "/mirrors");
+    }
+    for mirror in &page.api.mirrors {
+        let status = mirror.status();
+        let has_trouble = status.employees_error.is_some()
+            || status.kinds.values().any(|kind| kind.error.is_some());
+        let doubts = status
+            .kinds
+            .values()
+            .any(|kind| kind.doubts_deletions || kind.shrunk.is_some());
+        let is_old = status.kinds.values().any(|kind| {
+            kind.fresh_at.is_some_and(|at| {
+                view.now.duration_since(at).as_secs() > page.api.oldest_seconds.cast_signed()
+            })
+        });
+        let told = match (has_trouble, doubts, is_old) {
+            (true, _, _) => view.say(
+                "копия не обновляется",
+                "its mirror cannot be brought up to date",
+            ),
+            (_, true, _) => view.say(
+                "подозрительно много удалений",
+                "suspiciously many deletions",
+            ),
+            (_, _, true) => view.say("копия устарела", "its mirror is too old"),
+            _ => continue,
+        };
+        hand("bad", format!("{}: {told}", mirror.name()), "/mirrors");
+    }
+    let roster = page.api.directory.roster();
+    let conflicts = roster.conflicts().len() as u64;
+    if conflicts > 0 {
+        let text = view.say(
+            "Один добавочный у нескольких сотрудников",
+            "Several employees share an extension",
+        );
+        hand(
+            "bad",
+            format!("{text}: {}", view.count(&conflicts)),
+            "/employees",
+        );
+    }
+    let without = roster.without_extension().len() as u64;
+    if without > 0 {
+        let text = view.say(
+            "Сотрудники без добавочного",
+            "Employees without an extension",
+        );
+        hand(
+            "warn",
+            format!("{text}: {}", view.count(&without)),
+            "/hygiene",
+        );
+    }
+    if let Some(latest) = page.surveyor.latest() {
+        for (total, russian, english) in [
+            (
+                latest.survey.left.total,
+                "Карточки на уволенных",
+                "Cards on dismissed employees",
+            ),
+            (
+                latest.survey.shared.total,
+                "Номера с двумя ответственными",
+                "Numbers with two responsibles",
+            ),
+        ] {
+            if total > 0 {
+                let text = view.say(russian, english);
+                hand(
+                    "warn",
+                    format!("{text}: {}", view.count(&total)),
+                    "/hygiene",
+                );
+            }
+        }
+    }
+    hands
+}
+
+/// Tells a page that a call has come or changed; the page then asks for its list again.
+pub(super) async fn events(State(page): State<Arc<Page>>) -> Response {
+    let Some(feed) = page.feed.clone() else {
+        return Fault::NotFound.into_response();
+    };
+    let Ok(receiver) = tokio::task::spawn_blocking(move || feed.subscribe()).await else {
+        return Fault::NotFound.into_response();
+    };
+    let stop = page.stop.clone();
+    let told = stream::unfold((receiver, stop), async |(mut receiver, stop)| {
+        let id = tokio::select! {
+            told = receiver.recv() => match told {
+                Ok(call) => call.id,
+                // Many at once: the page asks for its list again all the same.
+                Err(RecvError::Lagged(_)) => 0,
+                Err(RecvError::Closed) => return None,
+            },
+            () = stop.cancelled() => return None,
+        };
+        let event = Event::default().event("call").data(id.to_string());
+        Some((Ok::<_, Infallible>(event), (receiver, stop)))
+    });
+    let mut response = Sse::new(told)
+        .keep_alive(KeepAlive::default())
+        .into_response();
+    // A proxy must not keep events back.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", http::HeaderValue::from_static("no"));
+    response
+}
