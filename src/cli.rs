@@ -330,9 +330,6 @@ fn show_config(config: &Config, json: bool) -> Result<u8> {
         }
         print!("{shown}");
     }
-    for note in &config.notes {
-        eprintln!("note: {note}");
-    }
     Ok(DONE)
 }
 
@@ -360,9 +357,6 @@ fn log_to_stderr(log: &config::Log) -> tracing_appender::non_blocking::WorkerGua
 
 async fn run_serve(config: &Config) -> Result<u8> {
     let _log = log_to_stderr(&config.log);
-    for note in &config.notes {
-        tracing::warn!("{note}");
-    }
     if config.crms.is_empty() {
         tracing::warn!("the configuration has no [[crm]]: every call goes the standard route");
     }

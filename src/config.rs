@@ -105,8 +105,6 @@ pub struct Config {
     pub journal: journal::Settings,
     /// `[log]`.
     pub log: Log,
-    /// What the file holds that this version does not use.
-    pub notes: Vec<String>,
 }
 
 /// `[forward]`: where Asterisk asks.
@@ -386,11 +384,7 @@ impl Config {
             path: shown.clone(),
             text: error.to_string(),
         })?;
-        let reader = Reader {
-            text,
-            shown,
-            notes: Vec::new(),
-        };
+        let reader = Reader { text, shown };
         override_from(&mut table, environment)?;
         reader.read(table, path)
     }
@@ -573,11 +567,11 @@ mod tests {
             SocketAddr::from(([127, 0, 0, 1], 8077))
         );
         assert_eq!(config.matching.live_lookup_ms, 1500);
-        assert!(config.crms.is_empty() && config.notes.is_empty());
+        assert!(config.crms.is_empty());
     }
 
     #[test]
-    fn keys_of_later_versions_are_noted_and_not_refused() {
+    fn a_kind_takes_the_keys_that_are_its_own() {
         let config = parse(
             "[page]\nlisten = \"127.0.0.1:8079\"\n[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\n\
              url = \"https://demo.bitrix24.ru/rest/17/k0d3example/\"\nhook_secret = \"s\"\n\
@@ -585,7 +579,7 @@ mod tests {
              [crm.employees]\n502 = { extension = \"102\", hours = \"Mon-Fri 09:00-18:00\" }\n",
         )
         .unwrap();
-        assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
+        assert_eq!(config.page.listen, Some(([127, 0, 0, 1], 8079).into()));
         assert_eq!(config.crms[0].own.len(), 4);
     }
 

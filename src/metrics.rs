@@ -85,13 +85,17 @@ pub fn install(now: Timestamp) -> Result<PrometheusHandle, BuildError> {
         "1 while the vendor has blocked us: write to its support"
     );
     describe_state();
-    // Shown from the beginning: an increase is only seen of what was there before.
+    begin(now);
+    Ok(handle)
+}
+
+/// What is shown from the beginning: an increase is only seen of what was there before.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn begin(now: Timestamp) {
     counter!("pryamo_panics_total").increment(0);
     counter!("pryamo_journal_dropped_total").increment(0);
     gauge!("pryamo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     gauge!("pryamo_start_time_seconds").set(now.as_second() as f64);
-    Ok(handle)
 }
 
 /// What follows the configuration, and the former module.

@@ -118,7 +118,7 @@ pub struct Page {
 }
 
 /// The page's addresses.
-pub fn routes(page: Arc<Page>) -> axum::Router {
+pub fn routes(page: &Arc<Page>) -> axum::Router {
     let inside = axum::Router::new()
         .route("/", get(now::show))
         .route("/now/events", get(now::events))
@@ -133,7 +133,7 @@ pub fn routes(page: Arc<Page>) -> axum::Router {
         .route("/mirrors/sync", post(mirrors::sync))
         .route("/sign-out", post(access::sign_out))
         .route_layer(middleware::from_fn_with_state(
-            Arc::clone(&page),
+            Arc::clone(page),
             access::guard,
         ));
     let outside = axum::Router::new()
@@ -144,10 +144,11 @@ pub fn routes(page: Arc<Page>) -> axum::Router {
     let sessions = page.door.sessions(&page.settings);
     let all = inside
         .merge(outside)
-        .fallback(async || Fault::NotFound)
+        // Empty: a dialplan with a typo in its address must find nothing to read.
+        .fallback(async || StatusCode::NOT_FOUND)
         .layer(sessions)
         .layer(middleware::from_fn(view::protect))
-        .with_state(Arc::clone(&page));
+        .with_state(Arc::clone(page));
     if page.settings.base_path.is_empty() {
         return all;
     }

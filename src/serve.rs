@@ -31,13 +31,10 @@ use self::standing::Standing;
 use crate::api::reload::{Reloaded, Reloads};
 use crate::config::{self, Config, CrmTable};
 use crate::crm::{self, Crm, SettingsError};
-use crate::directory::{self, Directory, DirectoryError, OpenError, Opening, Surveyor};
+use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
 use crate::http_server;
 use crate::journal;
-use crate::metrics;
-use crate::page::Door;
 use crate::phone;
-use crate::reception::Memory;
 use crate::rules::RuleError;
 use crate::shadow::ShadowError;
 use crate::sync::Clock;
@@ -212,29 +209,7 @@ impl Daemon {
             .map_err(refused("write control.address into `data_dir`"))?;
         let (watchers, journal) = standing::start_journal(config, &directory, &clock)?;
         let (reloads, requests) = Reloads::new();
-        let now = clock();
-        let standing = Standing {
-            surveyor: Arc::new(Surveyor::new(
-                Arc::clone(&directory),
-                Arc::clone(&clock),
-                Handle::current(),
-            )),
-            directory,
-            feed: config
-                .journal
-                .enabled
-                .then(|| journal::Feed::new(journal::Reader::new(&config.data_dir))),
-            door: Arc::new(Door::open(&config.data_dir)),
-            stop: stop.clone(),
-            clock,
-            memory: Memory::default(),
-            watchers,
-            shadow: Arc::default(),
-            control_token: standing::make_control_token(&config.data_dir)?,
-            // A second daemon in one process (tests) goes without.
-            prometheus: metrics::install(now).ok(),
-            reloads: reloads.clone(),
-        };
+        let standing = Standing::new(config, directory, clock, watchers, reloads.clone(), &stop)?;
         standing.shadow.follow(&config.shadow, &Handle::current())?;
         let answering = Answering::new(config, &standing, &mirrors, pbx.presence(), None)?;
         let current: Current = Arc::new(ArcSwap::from_pointee(answering));

@@ -24,8 +24,6 @@ pub struct Reloaded {
     pub taken: Vec<String>,
     /// Keys that wait for a restart.
     pub waiting: Vec<String>,
-    /// What the file holds that this version does not use.
-    pub notes: Vec<String>,
 }
 
 /// A request, and where its answer goes.

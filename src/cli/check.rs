@@ -151,12 +151,6 @@ fn check_config(config: &Config) -> Vec<Finding> {
             "add one; `pryamo config --example` shows how",
         ));
     }
-    for note in &config.notes {
-        found.push(Finding::warning(
-            note.clone(),
-            "take it out until that version comes",
-        ));
-    }
     found.extend(files::secrets(config));
     found
 }

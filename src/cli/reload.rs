@@ -23,9 +23,6 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
         println!("{}", serde_json::to_string_pretty(&reloaded)?);
         return Ok(DONE);
     }
-    for note in &reloaded.notes {
-        eprintln!("note: {note}");
-    }
     if reloaded.taken.is_empty() {
         println!("nothing to take over");
     } else {

@@ -39,8 +39,6 @@ const TABLES: &[&str] = &[
     "journal",
     "log",
 ];
-/// Tables of features that this version does not have yet: noted, not refused.
-const LATER_TABLES: &[&str] = &[];
 /// The longest live lookup: the page's dialplan gives up after 5 s.
 const LONGEST_LIVE_LOOKUP_MS: u64 = 4000;
 /// The keys of [`CrmCommon`], to part them from the kind's own.
@@ -58,24 +56,16 @@ const COMMON_CRM_KEYS: &[&str] = &[
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
     pub(super) shown: String,
-    pub(super) notes: Vec<String>,
 }
 
 impl Reader<'_> {
     /// Takes the tables apart, each to its owner.
     pub(super) fn read(
-        mut self,
+        self,
         mut table: toml::Table,
         path: Option<PathBuf>,
     ) -> Result<Config, ConfigError> {
         self.check_tables(&table)?;
-        for &later in LATER_TABLES {
-            if table.remove(later).is_some() {
-                self.notes.push(format!(
-                    "[{later}] is not in this version yet and does nothing"
-                ));
-            }
-        }
         let data_dir = match table.remove("data_dir") {
             None => PathBuf::from("/var/lib/pryamo"),
             Some(toml::Value::String(folder)) if !folder.is_empty() => PathBuf::from(folder),
@@ -128,7 +118,6 @@ impl Reader<'_> {
             journal: self.take(&mut table, "journal")?,
             log: self.take(&mut table, "log")?,
             path,
-            notes: std::mem::take(&mut self.notes),
         };
         self.check(&config)?;
         Ok(config)
@@ -174,7 +163,6 @@ impl Reader<'_> {
         let known: Vec<&str> = ["data_dir", "shadow"]
             .into_iter()
             .chain(TABLES.iter().copied())
-            .chain(LATER_TABLES.iter().copied())
             .collect();
         match table.keys().find(|key| !known.contains(&key.as_str())) {
             Some(key) => Err(self.wrong(key, unknown_key(key, &known))),
@@ -349,7 +337,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn crms(&mut self, table: &mut toml::Table) -> Result<Vec<CrmTable>, ConfigError> {
+    fn crms(&self, table: &mut toml::Table) -> Result<Vec<CrmTable>, ConfigError> {
         match table.remove("crm") {
             None => Ok(Vec::new()),
             Some(toml::Value::Array(tables)) => tables
@@ -368,7 +356,7 @@ impl Reader<'_> {
         }
     }
 
-    fn crm(&mut self, mut table: toml::Table) -> Result<CrmTable, ConfigError> {
+    fn crm(&self, mut table: toml::Table) -> Result<CrmTable, ConfigError> {
         let kind = self.text_of(&mut table, "kind")?.ok_or_else(|| {
             self.wrong(
                 "[crm]",

@@ -89,9 +89,10 @@ impl Door {
                         code = %self.code.display(),
                         "nobody can sign in to the page yet: run `pryamo password`, or open /first with the code in this file"
                     ),
-                    Err(error) => {
-                        tracing::error!(%error, "the page's first code cannot be written; run `pryamo password`")
-                    }
+                    Err(error) => tracing::error!(
+                        %error,
+                        "the page's first code cannot be written; run `pryamo password`"
+                    ),
                 }
             }
             // Gone with the first password.
@@ -151,12 +152,11 @@ impl Door {
     async fn look(&self, name: &str, password: SecretString) -> Option<User> {
         let _permit = self.looks.acquire().await.ok()?;
         let user = self.users.all().ok()?.remove(name);
-        let looked = tokio::task::spawn_blocking(move || match user {
-            Some(user) => user.is_password(&password).then_some(user),
-            None => {
-                let _ = User::nobody().is_password(&password);
-                None
-            }
+        let looked = tokio::task::spawn_blocking(move || {
+            let is_known = user.is_some();
+            let user = user.unwrap_or_else(User::nobody);
+            let is_right = user.is_password(&password);
+            (is_known && is_right).then_some(user)
         });
         looked.await.ok()?
     }

@@ -128,7 +128,11 @@ pub(super) async fn show(
 ) -> Response {
     let outcomes = Wanted::words().map(|word| Outcome {
         word,
-        text: steps::outcome_word(word, view.language).to_owned(),
+        text: match Wanted::read(word) {
+            Some(Wanted::Known(outcome)) => steps::outcome(outcome, view.language),
+            _ => view.say("неизвестный звонящий", "unknown caller"),
+        }
+        .to_owned(),
         is_chosen: asked.outcome == word,
     });
     let mut shown = Shown {

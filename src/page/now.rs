@@ -191,88 +191,81 @@ fn chart(view: &View, by_day: &BTreeMap<Date, Day>, first: Date, last: Date) -> 
 
 /// What somebody should look at, the worst first.
 fn hands(page: &Page, view: &View) -> Vec<Hand> {
-    let mut hands = Vec::new();
-    let mut hand = |level, text: String, path| hands.push(Hand { level, text, path });
-    if page.api.mirrors.is_empty() {
-        let text = view.say("Ни одна CRM не подключена", "No CRM is connected");
-        hand("bad", text.to_owned(), "/mirrors");
-    }
-    for mirror in &page.api.mirrors {
-        let status = mirror.status();
-        let has_trouble = status.employees_error.is_some()
-            || status.kinds.values().any(|kind| kind.error.is_some());
-        let doubts = status
-            .kinds
-            .values()
-            .any(|kind| kind.doubts_deletions || kind.shrunk.is_some());
-        let is_old = status.kinds.values().any(|kind| {
-            kind.fresh_at.is_some_and(|at| {
-                view.now.duration_since(at).as_secs() > page.api.oldest_seconds.cast_signed()
-            })
-        });
-        let told = match (has_trouble, doubts, is_old) {
-            (true, _, _) => view.say(
-                "копия не обновляется",
-                "its mirror cannot be brought up to date",
-            ),
-            (_, true, _) => view.say(
-                "подозрительно много удалений",
-                "suspiciously many deletions",
-            ),
-            (_, _, true) => view.say("копия устарела", "its mirror is too old"),
-            _ => continue,
-        };
-        hand("bad", format!("{}: {told}", mirror.name()), "/mirrors");
-    }
-    let roster = page.api.directory.roster();
-    let conflicts = roster.conflicts().len() as u64;
-    if conflicts > 0 {
-        let text = view.say(
-            "Один добавочный у нескольких сотрудников",
-            "Several employees share an extension",
-        );
-        hand(
-            "bad",
-            format!("{text}: {}", view.count(&conflicts)),
-            "/employees",
-        );
-    }
-    let without = roster.without_extension().len() as u64;
-    if without > 0 {
-        let text = view.say(
-            "Сотрудники без добавочного",
-            "Employees without an extension",
-        );
-        hand(
-            "warn",
-            format!("{text}: {}", view.count(&without)),
-            "/hygiene",
-        );
-    }
-    if let Some(latest) = page.surveyor.latest() {
-        for (total, russian, english) in [
-            (
-                latest.survey.left.total,
-                "Карточки на уволенных",
-                "Cards on dismissed employees",
-            ),
-            (
-                latest.survey.shared.total,
-                "Номера с двумя ответственными",
-                "Numbers with two responsibles",
-            ),
-        ] {
-            if total > 0 {
-                let text = view.say(russian, english);
-                hand(
-                    "warn",
-                    format!("{text}: {}", view.count(&total)),
-                    "/hygiene",
-                );
-            }
+    let mut hands = mirror_hands(page, view);
+    let mut add = |level, count: u64, text: &str, path| {
+        if count > 0 {
+            let text = format!("{text}: {}", view.count(&count));
+            hands.push(Hand { level, text, path });
         }
+    };
+    let roster = page.api.directory.roster();
+    let text = view.say(
+        "Один добавочный у нескольких сотрудников",
+        "Several employees share an extension",
+    );
+    add("bad", roster.conflicts().len() as u64, text, "/employees");
+    let text = view.say(
+        "Сотрудники без добавочного",
+        "Employees without an extension",
+    );
+    add(
+        "warn",
+        roster.without_extension().len() as u64,
+        text,
+        "/hygiene",
+    );
+    if let Some(latest) = page.surveyor.latest() {
+        let text = view.say("Карточки на уволенных", "Cards on dismissed employees");
+        add("warn", latest.survey.left.total, text, "/hygiene");
+        let text = view.say(
+            "Номера с двумя ответственными",
+            "Numbers with two responsibles",
+        );
+        add("warn", latest.survey.shared.total, text, "/hygiene");
     }
     hands
+}
+
+/// The same of the mirrors.
+fn mirror_hands(page: &Page, view: &View) -> Vec<Hand> {
+    let hand = |text: String| Hand {
+        level: "bad",
+        text,
+        path: "/mirrors",
+    };
+    if page.api.mirrors.is_empty() {
+        let text = view.say("Ни одна CRM не подключена", "No CRM is connected");
+        return vec![hand(text.to_owned())];
+    }
+    let told = page.api.mirrors.iter().filter_map(|mirror| {
+        let status = mirror.status();
+        let mut kinds = status.kinds.values();
+        let is_old = |at: Timestamp| {
+            view.now.duration_since(at).as_secs() > page.api.oldest_seconds.cast_signed()
+        };
+        let has_trouble =
+            status.employees_error.is_some() || kinds.clone().any(|kind| kind.error.is_some());
+        let has_doubts = kinds
+            .clone()
+            .any(|kind| kind.doubts_deletions || kind.shrunk.is_some());
+        let text = if has_trouble {
+            view.say(
+                "копия не обновляется",
+                "its mirror cannot be brought up to date",
+            )
+        } else if has_doubts {
+            view.say(
+                "подозрительно много удалений",
+                "suspiciously many deletions",
+            )
+        } else if kinds.any(|kind| kind.fresh_at.is_some_and(is_old)) {
+            view.say("копия устарела", "its mirror is too old")
+        } else {
+            return None;
+        };
+        Some(hand(format!("{}: {text}", mirror.name())))
+    });
+    told.collect()
 }
 
 /// Tells a page that a call has come or changed; the page then asks for its list again.

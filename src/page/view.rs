@@ -110,6 +110,11 @@ impl FromRequestParts<Arc<Page>> for View {
     }
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unused_self,
+    reason = "templates call these, and give references"
+)]
 impl View {
     /// One of two texts.
     pub(super) fn say<'a>(&self, russian: &'a str, english: &'a str) -> &'a str {
@@ -289,12 +294,10 @@ mod tests {
         assert_eq!(en.share(&1, &3), "33.3\u{a0}%");
         assert_eq!(en.share(&0, &0), "—");
         assert_eq!(ru.span(&7200), "2\u{a0}ч");
-        let lately = Timestamp::from_second(1_795_348_800 - 60).unwrap();
-        assert!(
-            en.moment(&lately).starts_with("20"),
-            "{}",
-            en.moment(&lately)
-        );
+        let at = |ago: i64| Timestamp::from_second(1_795_348_800 - ago).unwrap();
+        assert_eq!(ru.moment(&at(60)), "11:59:00");
+        assert_eq!(ru.moment(&at(86_400)), "21.11.2026 12:00");
+        assert_eq!(en.moment(&at(86_400)), "2026-11-21 12:00");
         assert_eq!(ru.href("/journal"), "/pryamo/journal");
     }
 }

@@ -76,14 +76,11 @@ pub(super) async fn show(
         answer: None,
     };
     if !shown.phone.trim().is_empty() {
-        match read_moment(&view, &shown.at) {
-            Some(at) => {
-                shown.answer = Some(answer(&page, &view, &shown.phone, &shown.did, at).await)
-            }
-            None => {
-                let text = view.say("Это не время.", "This is no time.");
-                shown.fault = Some(text.to_owned());
-            }
+        if let Some(at) = read_moment(&view, &shown.at) {
+            shown.answer = Some(answer(&page, &view, &shown.phone, &shown.did, at).await);
+        } else {
+            let text = view.say("Это не время.", "This is no time.");
+            shown.fault = Some(text.to_owned());
         }
     }
     view.render(&shown)

@@ -71,18 +71,7 @@ impl Answering {
             Arc::clone(&router),
             Arc::clone(&live),
         )?);
-        let page = config.page.enabled.then(|| {
-            page::routes(Arc::new(Page {
-                api: Arc::clone(&api),
-                door: Arc::clone(&standing.door),
-                feed: standing.feed.clone(),
-                surveyor: Arc::clone(&standing.surveyor),
-                presence,
-                settings: config.page.clone(),
-                zone: config.office.zone(),
-                stop: standing.stop.clone(),
-            }))
-        });
+        let page = page(config, standing, &api, presence);
         let api = api::routes(api);
         let hooks = hooks::routes(Arc::new(open_hooks(config, mirrors)));
         let reception = Arc::new(Reception::new(
@@ -122,6 +111,27 @@ impl Answering {
             live,
         })
     }
+}
+
+/// The operators' page, unless it is switched off.
+fn page(
+    config: &Config,
+    standing: &Standing,
+    api: &Arc<Api>,
+    presence: Arc<dyn Presence>,
+) -> Option<axum::Router> {
+    let page = || Page {
+        api: Arc::clone(api),
+        door: Arc::clone(&standing.door),
+        feed: standing.feed.clone(),
+        surveyor: Arc::clone(&standing.surveyor),
+        presence,
+        settings: config.page.clone(),
+        zone: config.office.zone(),
+        stop: standing.stop.clone(),
+    };
+    let page = config.page.enabled.then(page)?;
+    Some(page::routes(&Arc::new(page)))
 }
 
 fn api(

@@ -71,8 +71,7 @@ impl Reloader {
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let path = self.config.path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(path.as_deref())).await;
-        let mut read = read.map_err(|_| ReloadError::Fault)??;
-        let notes = std::mem::take(&mut read.notes);
+        let read = read.map_err(|_| ReloadError::Fault)??;
         let Followed {
             config,
             taken,
@@ -81,11 +80,7 @@ impl Reloader {
         let own = config.forward.listen;
         config.shadow.check(own).map_err(ReloadError::OwnShadow)?;
         self.take_over(config).await?;
-        Ok(Reloaded {
-            taken,
-            waiting,
-            notes,
-        })
+        Ok(Reloaded { taken, waiting })
     }
 
     async fn take_over(&mut self, config: Config) -> Result<(), ReloadError> {
@@ -150,9 +145,6 @@ fn tell(reloaded: &Result<Reloaded, ReloadError>) {
         }
         Ok(reloaded) => {
             metrics::count_reload("taken");
-            for note in &reloaded.notes {
-                tracing::warn!("{note}");
-            }
             let taken = reloaded.taken.join(", ");
             tracing::info!(taken, "the configuration was read again");
             if !reloaded.waiting.is_empty() {

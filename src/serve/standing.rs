@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{CONTROL_TOKEN, StartError, refused};
@@ -17,6 +18,7 @@ use crate::api::reload::Reloads;
 use crate::config::Config;
 use crate::directory::{Directory, Surveyor};
 use crate::journal::{self, Journal};
+use crate::metrics;
 use crate::page::Door;
 use crate::reception::{Memory, Watcher};
 use crate::shadow::Shadow;
@@ -50,6 +52,40 @@ pub(super) struct Standing {
     pub(super) reloads: Reloads,
 }
 
+impl Standing {
+    /// Must be called on the runtime on which cards are to be looked through.
+    pub(super) fn new(
+        config: &Config,
+        directory: Arc<dyn Directory>,
+        clock: Clock,
+        watchers: Vec<Arc<dyn Watcher>>,
+        reloads: Reloads,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let surveyor = Surveyor::new(
+            Arc::clone(&directory),
+            Arc::clone(&clock),
+            Handle::current(),
+        );
+        let reader = journal::Reader::new(&config.data_dir);
+        Ok(Self {
+            surveyor: Arc::new(surveyor),
+            feed: config.journal.enabled.then(|| journal::Feed::new(reader)),
+            door: Arc::new(Door::open(&config.data_dir)),
+            stop: stop.clone(),
+            memory: Memory::default(),
+            watchers,
+            shadow: Arc::default(),
+            control_token: make_control_token(&config.data_dir)?,
+            // A second daemon in one process (tests) goes without.
+            prometheus: metrics::install(clock()).ok(),
+            reloads,
+            directory,
+            clock,
+        })
+    }
+}
+
 /// Who hears of calls, and the thread behind them.
 type Watching = (Vec<Arc<dyn Watcher>>, Option<journal::Thread>);
 
@@ -69,7 +105,7 @@ pub(super) fn start_journal(
 }
 
 /// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.
-pub(super) fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
+fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random)

@@ -225,6 +225,13 @@ impl Daemon {
         read_answer(stream)
     }
 
+    /// The same at another address of a daemon.
+    pub fn raw_at(address: SocketAddr, bytes: &[u8]) -> Answer {
+        let mut stream = connect(address);
+        stream.write_all(bytes).unwrap();
+        read_answer(stream)
+    }
+
     /// Whom `/forward` rings; `None` for the standard route.
     pub fn rings(&self, query: &str) -> Option<String> {
         value(&self.forward(query), "number")

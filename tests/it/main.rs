@@ -44,6 +44,7 @@ mod metrics;
 mod office;
 mod outage;
 mod own_rows;
+mod page;
 mod people;
 mod phones;
 mod promises;

@@ -2,7 +2,10 @@
 //!
 //! The judge is Prometheus' own `promtool`.
 
+#![expect(clippy::float_cmp, reason = "counts and flags are whole numbers")]
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -113,10 +116,12 @@ fn prometheus_takes_every_question_of_the_dashboard() {
                 .replace("$instance", ".*");
             assert!(!asked.contains('$'), "an unknown variable: {asked}");
             // JSON is YAML.
-            rules += &format!(
+            write!(
+                rules,
                 "  - record: asked_{count}\n    expr: {}\n",
                 Value::from(asked)
-            );
+            )
+            .unwrap();
             count += 1;
         }
     }

@@ -222,6 +222,13 @@ fn a_module_that_is_ill_slow_or_dead_holds_nobody_up() {
             let answer = daemon.forward(&format!("phone=79161234501&callid={call}"));
             assert!(answer.starts_with("number=101&"), "{mood:?}: {answer}");
         }
+        if let (Some(Mood::Hangs), Some(former)) = (mood, &former) {
+            let most = former.most_at_once.load(Ordering::SeqCst);
+            // Behind the first timeout the module still holds questions that we have given up.
+            if compared(&site)["counts"]["failed"] == 0 {
+                assert!(most <= 8, "{most} at once");
+            }
+        }
         let counts = wait_for("all questions to be settled or dropped", || {
             let counts = compared(&site)["counts"].clone();
             let at_least = if mood == Some(Mood::Hangs) {
@@ -233,11 +240,9 @@ fn a_module_that_is_ill_slow_or_dead_holds_nobody_up() {
             (settled >= at_least && counts["failed"].as_u64()? > 0).then_some(counts)
         });
         assert_eq!(counts["same"], 0, "{mood:?}");
-        if let (Some(Mood::Hangs), Some(former)) = (mood, &former) {
+        if mood == Some(Mood::Hangs) {
             // 8 are asked, 256 wait, all others were dropped; none of these waited for a timeout.
             assert!(counts["dropped"].as_u64().unwrap() > 100, "{counts}");
-            let most = former.most_at_once.load(Ordering::SeqCst);
-            assert!((1..=9).contains(&most), "{most} at once");
         }
         let check = site.run(&["check"]);
         assert!(check.out.contains("FAULT shadow: "), "{}", check.out);
