@@ -416,7 +416,9 @@ pub(super) async fn first(
 /// Begins a session under a new identifier, so that one planted before the sign-in is worth nothing.
 async fn enter(session: &Session, name: &str, user: &User, view: &View, to: &str) -> Response {
     let entered = async {
-        session.flush().await?;
+        if session.id().is_some() {
+            session.flush().await?;
+        }
         session.insert(NAME, name).await?;
         session.insert(STAMP, user.stamp()).await?;
         session.cycle_id().await

@@ -19,6 +19,7 @@ mod battery_queue;
 mod big_base;
 mod big_base_live;
 mod bitrix24;
+mod browser;
 mod calls;
 mod chain;
 mod check;
