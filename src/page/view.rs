@@ -187,7 +187,8 @@ impl View {
 
     /// A share in percent with one decimal place; a dash of nothing.
     pub(super) fn share(&self, part: &u64, whole: &u64) -> String {
-        let Some(thousandth) = (part * 1000).checked_div(*whole) else {
+        // To the nearest tenth.
+        let Some(thousandth) = (part * 1000 + whole / 2).checked_div(*whole) else {
             return "—".to_owned();
         };
         let point = self.say(",", ".");
@@ -291,7 +292,7 @@ mod tests {
         assert_eq!(ru.count(&1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(ru.count(&999), "999");
         assert_eq!(ru.share(&1, &3), "33,3\u{a0}%");
-        assert_eq!(en.share(&1, &3), "33.3\u{a0}%");
+        assert_eq!(en.share(&2, &3), "66.7\u{a0}%");
         assert_eq!(en.share(&0, &0), "—");
         assert_eq!(ru.span(&7200), "2\u{a0}ч");
         let at = |ago: i64| Timestamp::from_second(1_795_348_800 - ago).unwrap();
