@@ -44,4 +44,4 @@ snapshots: ## regenerates the example configuration and the explained calls, sho
 	mv target/pryamo.example.toml pryamo.example.toml
 	PRYAMO_TEST_SNAPSHOTS=1 cargo test --test it explain::
 	PRYAMO_TEST_SNAPSHOTS=1 cargo test --test it check::
-	git --no-pager diff --stat -- pryamo.example.toml docs/explain.md docs/check.md
+	git --no-pager diff --stat -- pryamo.example.toml docs/explain.md docs/explain.ru.md docs/check.md

@@ -3,7 +3,9 @@
 //! The new file is read and checked whole, and all that it needs is opened; only then is anything
 //! swapped. Whatever fails before, nothing has changed.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
@@ -21,6 +23,10 @@ use crate::directory::DirectoryError;
 use crate::fault;
 use crate::metrics;
 use crate::shadow::ShadowError;
+
+/// How often a file is looked at again that somebody is writing, and how soon.
+const SETTLE_TRIES: usize = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +76,7 @@ impl Reloader {
 
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let path = self.config.path.clone();
+        settle(path.as_deref()).await;
         let read = tokio::task::spawn_blocking(move || Config::load(path.as_deref())).await;
         let read = read.map_err(|_| ReloadError::Fault)??;
         let Followed {
@@ -130,6 +137,20 @@ impl Reloader {
     fn follow_shadow(&self, config: &Config) -> Result<(), ShadowError> {
         let shadow = &self.standing.shadow;
         shadow.follow(&config.shadow, &Handle::current())
+    }
+}
+
+/// Waits until nobody writes the file any more: half of one may be a sound one without a CRM.
+async fn settle(path: Option<&Path>) {
+    let Some(path) = path else { return };
+    let mut before = tokio::fs::read(path).await.ok();
+    for _ in 0..SETTLE_TRIES {
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        let now = tokio::fs::read(path).await.ok();
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 

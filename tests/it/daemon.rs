@@ -68,7 +68,10 @@ impl Site {
             self.path("data").display(),
             self.address
         );
-        std::fs::write(self.config(), config).unwrap();
+        // At once: a daemon that reads it meanwhile must not see half of it.
+        let beside = self.path("pryamo.toml.new");
+        std::fs::write(&beside, config).unwrap();
+        std::fs::rename(beside, self.config()).unwrap();
     }
 
     /// A CSV file as the only CRM, named `list`.
