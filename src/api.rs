@@ -242,25 +242,30 @@ pub fn explanation(answer: &Value) -> String {
     told
 }
 
+/// What a part that is no kind of cards is called.
+pub const EMPLOYEE: &str = "employee";
+
 /// How a part of a mirror stands.
 #[derive(Serialize)]
-struct Part {
-    crm: CrmName,
+pub struct Part {
+    /// Its CRM.
+    pub crm: CrmName,
     /// A kind of cards, or `employee`.
-    kind: &'static str,
+    pub kind: &'static str,
     /// Whether a first walk, or reading of the employees, has ended.
-    whole: bool,
+    pub whole: bool,
     /// Since the CRM last told of it; `null` if never.
-    age_seconds: Option<i64>,
-    too_old: bool,
+    pub age_seconds: Option<i64>,
+    /// True if that is longer than `sync` allows.
+    pub too_old: bool,
     /// What went wrong last.
-    error: Option<String>,
+    pub error: Option<String>,
     /// True if deletions wait for somebody to confirm them, or for a walk.
-    doubts_deletions: bool,
+    pub doubts_deletions: bool,
 }
 
-/// Reads no card: quick enough for every question.
-fn parts(api: &Api) -> Vec<Part> {
+/// How each part of each mirror stands. Reads no card: quick enough for every question.
+pub fn parts(api: &Api) -> Vec<Part> {
     let now = (api.clock)();
     let mut parts = Vec::new();
     for mirror in &api.mirrors {
@@ -271,7 +276,7 @@ fn parts(api: &Api) -> Vec<Part> {
         let employees_age = age_of(status.employees_at);
         parts.push(Part {
             crm: mirror.name().clone(),
-            kind: "employee",
+            kind: EMPLOYEE,
             // A file may name employees without ever having been read as a list.
             whole: employees_age.is_some() || status.employees > 0,
             age_seconds: employees_age,
@@ -297,13 +302,8 @@ fn parts(api: &Api) -> Vec<Part> {
 
 /// How many records there are of a CRM's kind, or employees.
 fn records(counts: &[Count], api: &Api, part: &Part) -> u64 {
-    if part.kind == "employee" {
-        let roster = api.directory.roster();
-        return roster
-            .all()
-            .iter()
-            .filter(|one| one.crm == part.crm)
-            .count() as u64;
+    if part.kind == EMPLOYEE {
+        return api.directory.roster().len_of(&part.crm) as u64;
     }
     let counted = counts
         .iter()

@@ -152,6 +152,30 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 20] = [
+        Self::Responsible,
+        Self::OtherPhone,
+        Self::Deputy,
+        Self::Head,
+        Self::NextResponsible,
+        Self::Group,
+        Self::LastTalk,
+        Self::Listed,
+        Self::CardField,
+        Self::Script,
+        Self::NotRouted,
+        Self::TriesSpent,
+        Self::TimeSpent,
+        Self::NobodyCanBeRung,
+        Self::UnknownCaller,
+        Self::EmployeeCalls,
+        Self::ShortNumber,
+        Self::NoNumber,
+        Self::AfterTheCall,
+        Self::Fault,
+    ];
+
     /// The word used in JSON, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

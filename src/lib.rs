@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod page;
 pub mod replay;
 pub mod script;
+pub mod secret;
 pub mod serve;
 pub mod setup;
 pub mod shadow;

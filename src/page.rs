@@ -26,18 +26,18 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use jiff::tz::TimeZone;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::Door;
 pub use self::view::Language;
-use self::view::View;
+use self::view::{View, encoded};
 use crate::api::Api;
 use crate::directory::Surveyor;
 use crate::journal::Feed;
 use crate::presence::Presence;
-use crate::record::{CrmName, EmployeeId};
+use crate::record::{CrmName, EmployeeId, EntityId, EntityKind};
+use crate::sync::mirror::Mirror;
 
 /// `[page]`: the operators' page.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -115,6 +115,17 @@ pub struct Page {
     pub zone: TimeZone,
     /// Ends what streams.
     pub stop: CancellationToken,
+}
+
+impl Page {
+    fn mirror(&self, crm: &CrmName) -> Option<&Arc<Mirror>> {
+        self.api.mirrors.iter().find(|mirror| mirror.name() == crm)
+    }
+
+    /// Where a card is in its CRM.
+    fn card_address(&self, crm: &CrmName, kind: EntityKind, id: &EntityId) -> Option<String> {
+        self.mirror(crm)?.card_address(kind, id)
+    }
 }
 
 /// The page's addresses.
@@ -198,7 +209,6 @@ impl IntoResponse for Fault {
 
 /// Where an employee is shown.
 fn employee_path(crm: &CrmName, id: &EmployeeId) -> String {
-    let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     format!(
         "/employees?crm={}&id={}",
         encoded(crm.as_str()),

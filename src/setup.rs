@@ -3,7 +3,6 @@
 //! Asks nobody and prints nothing, so that a terminal and a page can both use it. An existing file
 //! keeps its comments and order, and nothing in it is replaced.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
@@ -19,6 +18,7 @@ use crate::config::{Config, ConfigError, CrmTable};
 use crate::crm::{self, Finding, Level};
 use crate::fault;
 use crate::phone::Region;
+use crate::secret;
 
 /// How long a CRM may take for all its questions.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -329,18 +329,21 @@ fn crm_table(answers: &Answers, name: &str, region: Option<String>) -> Result<Ta
     table.decor_mut().set_prefix("\n");
     table.insert("name", value(name));
     table.insert("kind", value(answers.crm.as_str()));
-    let secret = |text: &SecretString| value(text.expose_secret().trim());
+    let exposed = |text: &SecretString| value(text.expose_secret().trim());
     if answers.crm == "csv" {
         let file = answers.file.as_ref().map(|file| file.display().to_string());
         table.insert("file", value(file.unwrap_or_default()));
     } else {
         if let Some(url) = &answers.url {
-            table.insert("url", secret(url));
+            table.insert("url", exposed(url));
         }
         if let Some(token) = answers.token.as_ref().filter(|_| answers.crm == "amocrm") {
-            table.insert("token", secret(token));
+            table.insert("token", exposed(token));
         }
-        table.insert("hook_secret", value(made_up()?));
+        table.insert(
+            "hook_secret",
+            value(secret::made_up::<SECRET_BYTES>().map_err(SetupError::Random)?),
+        );
         if let Some(mut key) = table.key_mut("hook_secret") {
             let told = format!(
                 "# Its notices may come to /hooks/{name}/<hook_secret>; see docs/changes.md.\n"
@@ -352,16 +355,6 @@ fn crm_table(answers: &Answers, name: &str, region: Option<String>) -> Result<Ta
         table.insert("region", value(region));
     }
     Ok(table)
-}
-
-fn made_up() -> Result<String, SetupError> {
-    let mut bytes = [0; SECRET_BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| SetupError::Random(io::Error::other(error)))?;
-    let mut text = String::with_capacity(2 * SECRET_BYTES);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
 }
 
 /// Reads the file that is there; `None` if there is none.

@@ -111,10 +111,13 @@ impl Web {
             "healthz" | "readyz" => through_axum(&self.api, request).await,
             // The secret in the address says who may.
             _ if path.starts_with("hooks/") => through_axum(&self.api, request).await,
-            "metrics" if !may_ask() => status(StatusCode::FORBIDDEN),
-            "metrics" => through_axum(&self.api, request).await,
-            _ if path.starts_with("api/") && !may_ask() => status(StatusCode::FORBIDDEN),
-            _ if path.starts_with("api/") => through_axum(&self.api, request).await,
+            _ if path == "metrics" || path.starts_with("api/") => {
+                if may_ask() {
+                    through_axum(&self.api, request).await
+                } else {
+                    status(StatusCode::FORBIDDEN)
+                }
+            }
             // The page has a door of its own.
             _ => match &self.page {
                 Some(page) => answer_page(&self.background, page, request, peer).await,

@@ -304,6 +304,11 @@ impl Roster {
         &self.rules
     }
 
+    /// How many employees a CRM has.
+    pub fn len_of(&self, crm: &CrmName) -> usize {
+        self.employees.get(crm).map_or(0, HashMap::len)
+    }
+
     /// How many employees there are.
     pub fn len(&self) -> usize {
         self.employees.values().map(HashMap::len).sum()

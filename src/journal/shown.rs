@@ -73,6 +73,14 @@ pub enum End {
 }
 
 impl End {
+    /// Every end.
+    pub const ALL: [Self; 4] = [
+        Self::Answered,
+        Self::HungUp,
+        Self::StandardRoute,
+        Self::NotTold,
+    ];
+
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

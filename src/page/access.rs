@@ -22,13 +22,16 @@ use tower_sessions::cookie::SameSite;
 use tower_sessions::{Expiry, Session, SessionManagerLayer};
 
 use super::session::{LASTS, Sessions};
-use super::users::{Role, User, Users, write_secret};
-use super::view::View;
+use super::users::{Role, User, Users};
+use super::view::{View, encoded, own_path};
 use super::{Fault, Page, Settings};
 use crate::fault;
+use crate::secret;
 
 /// The file with the code that lets the first person set a password.
 const CODE: &str = "page-first.code";
+/// Of a session's token and of the first code.
+const SECRET_BYTES: usize = 16;
 /// The session's keys.
 const NAME: &str = "name";
 const STAMP: &str = "stamp";
@@ -83,7 +86,8 @@ impl Door {
     fn prepare_code(&self) {
         match self.users.all() {
             Ok(all) if all.is_empty() => {
-                let made = random().and_then(|code| write_secret(&self.code, code.as_bytes()));
+                let made = secret::made_up::<SECRET_BYTES>()
+                    .and_then(|code| secret::write(&self.code, code.as_bytes()));
                 match made {
                     Ok(()) => tracing::warn!(
                         code = %self.code.display(),
@@ -136,6 +140,16 @@ impl Door {
         })
     }
 
+    /// False also where the file cannot be read.
+    fn has_users(&self) -> bool {
+        self.users.all().is_ok_and(|all| !all.is_empty())
+    }
+
+    /// False also where the file cannot be read: nobody takes over then.
+    fn awaits_the_first(&self) -> bool {
+        self.users.all().is_ok_and(|all| all.is_empty())
+    }
+
     fn is_shut(&self, keys: &[(String, u32)]) -> bool {
         keys.iter()
             .any(|(key, most)| self.failures.get(key).is_some_and(|count| count >= *most))
@@ -167,15 +181,9 @@ async fn token(session: &Session) -> Option<String> {
     if let Some(token) = session.get::<String>(TOKEN).await.ok()? {
         return Some(token);
     }
-    let token = random().ok()?;
+    let token = secret::made_up::<SECRET_BYTES>().ok()?;
     session.insert(TOKEN, &token).await.ok()?;
     Some(token)
-}
-
-fn random() -> std::io::Result<String> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// Lets signed-in people in; of those who send something, only with the session's token, and
@@ -215,7 +223,7 @@ pub(super) async fn guard(
 
 /// To the sign-in, and from there back; a part of a page that is loaded alone takes the whole page along.
 fn show_the_door(page: &Page, request: &Request) -> Response {
-    let has_users = page.door.users.all().is_ok_and(|all| !all.is_empty());
+    let has_users = page.door.has_users();
     let base = &page.settings.base_path;
     let door = if has_users { "sign-in" } else { "first" };
     let asked = request.uri().path_and_query().map_or("/", |it| it.as_str());
@@ -229,8 +237,7 @@ fn show_the_door(page: &Page, request: &Request) -> Response {
         let to = format!("{base}/{door}");
         return (StatusCode::UNAUTHORIZED, [("hx-redirect", to)]).into_response();
     }
-    let to = percent_encoding::utf8_percent_encode(asked, percent_encoding::NON_ALPHANUMERIC);
-    let to = format!("{base}/{door}?to={to}");
+    let to = format!("{base}/{door}?to={}", encoded(asked));
     (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response()
 }
 
@@ -286,13 +293,7 @@ pub(super) struct To {
 }
 
 pub(super) async fn show_sign_in(view: View, Query(To { to }): Query<To>) -> Response {
-    view.render(&Shown {
-        view: &view,
-        is_first: false,
-        to,
-        name: String::new(),
-        fault: None,
-    })
+    show_door(&view, false, to)
 }
 
 pub(super) async fn show_first(
@@ -300,16 +301,38 @@ pub(super) async fn show_first(
     view: View,
     Query(To { to }): Query<To>,
 ) -> Response {
-    if page.door.users.all().is_ok_and(|all| !all.is_empty()) {
+    if page.door.has_users() {
         return Redirect::to(&view.href("/sign-in")).into_response();
     }
+    show_door(&view, true, to)
+}
+
+fn show_door(view: &View, is_first: bool, to: String) -> Response {
     view.render(&Shown {
-        view: &view,
-        is_first: true,
+        view,
+        is_first,
         to,
         name: String::new(),
         fault: None,
     })
+}
+
+/// The form again, with what is wrong.
+fn refuse(
+    view: &View,
+    is_first: bool,
+    given: &SignIn,
+    status: StatusCode,
+    fault: &str,
+) -> Response {
+    let shown = Shown {
+        view,
+        is_first,
+        to: given.to.clone(),
+        name: given.name.clone(),
+        fault: Some(fault.to_owned()),
+    };
+    (status, view.render(&shown)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -331,16 +354,7 @@ pub(super) async fn sign_in(
     view: View,
     Form(given): Form<SignIn>,
 ) -> Response {
-    let refuse = |status, text: &str| {
-        let shown = Shown {
-            view: &view,
-            is_first: false,
-            to: given.to.clone(),
-            name: given.name.clone(),
-            fault: Some(text.to_owned()),
-        };
-        (status, view.render(&shown)).into_response()
-    };
+    let refuse = |status, text: &str| refuse(&view, false, &given, status, text);
     let keys = keys(&given.name, peer, &headers);
     if page.door.is_shut(&keys) {
         tracing::warn!(name = given.name, "too many wrong passwords for the page");
@@ -350,7 +364,7 @@ pub(super) async fn sign_in(
         );
         return refuse(StatusCode::TOO_MANY_REQUESTS, text);
     }
-    let Some(user) = page.door.look(&given.name, given.password).await else {
+    let Some(user) = page.door.look(&given.name, given.password.clone()).await else {
         page.door.count_failure(&keys);
         let text = view.say("Неверное имя или пароль.", "Wrong name or password.");
         return refuse(StatusCode::UNAUTHORIZED, text);
@@ -367,18 +381,9 @@ pub(super) async fn first(
     view: View,
     Form(given): Form<SignIn>,
 ) -> Response {
-    let refuse = |status, text: &str| {
-        let shown = Shown {
-            view: &view,
-            is_first: true,
-            to: given.to.clone(),
-            name: given.name.clone(),
-            fault: Some(text.to_owned()),
-        };
-        (status, view.render(&shown)).into_response()
-    };
+    let refuse = |status, text: &str| refuse(&view, true, &given, status, text);
     let door = &page.door;
-    if !door.users.all().is_ok_and(|all| all.is_empty()) {
+    if !door.awaits_the_first() {
         return Redirect::to(&view.href("/sign-in")).into_response();
     }
     let keys = keys("", peer, &headers);
@@ -393,7 +398,11 @@ pub(super) async fn first(
         return refuse(StatusCode::UNAUTHORIZED, text);
     }
     let set = {
-        let (users, name, password) = (door.users.clone(), given.name.clone(), given.password);
+        let (users, name, password) = (
+            door.users.clone(),
+            given.name.clone(),
+            given.password.clone(),
+        );
         tokio::task::spawn_blocking(move || users.set(&name, Role::Administrator, &password)).await
     };
     match set {
@@ -426,11 +435,8 @@ async fn enter(session: &Session, name: &str, user: &User, view: &View, to: &str
     if let Err(error) = entered.await {
         return Fault::Failed(error.to_string()).into_response();
     }
-    // Only into our own pages.
-    let is_own = to.starts_with('/') && !to.starts_with("//") && !to.contains('\\');
-    let to = if is_own { to } else { "/" };
     tracing::info!(name, "signed in to the page");
-    Redirect::to(&view.href(to)).into_response()
+    Redirect::to(&view.href(own_path(to))).into_response()
 }
 
 pub(super) async fn sign_out(session: Session, view: View) -> Response {

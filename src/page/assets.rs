@@ -37,7 +37,7 @@ const ALL: [Asset; 4] = [
     },
 ];
 
-/// The path of an asset. A new version has a new one, so that browsers may keep it for ever.
+/// The path of an asset. A new version has a new one, so that no browser shows an old style.
 pub(super) fn address(file: &str) -> String {
     format!("/assets/{file}?{}", env!("CARGO_PKG_VERSION"))
 }

@@ -91,9 +91,7 @@ fn card_address(page: &Page, call: &Shown) -> Option<String> {
     let kind = EntityKind::ALL
         .into_iter()
         .find(|kind| kind.as_str() == entity.kind)?;
-    let mut mirrors = page.api.mirrors.iter();
-    let mirror = mirrors.find(|mirror| *mirror.name() == entity.crm)?;
-    mirror.card_address(kind, &entity.id)
+    page.card_address(&entity.crm, kind, &entity.id)
 }
 
 fn kind_word(view: &View, kind: &str) -> &'static str {

@@ -28,7 +28,7 @@ struct Shown<'a> {
     edited: Option<Edited>,
     rows: Vec<Row>,
     more: u64,
-    has_csv_only: bool,
+    has_nobody: bool,
 }
 
 struct Row {
@@ -134,7 +134,7 @@ fn shown<'a>(
         edited,
         rows,
         more,
-        has_csv_only: all.is_empty(),
+        has_nobody: all.is_empty(),
     }
 }
 
@@ -208,11 +208,6 @@ fn origin(view: &View, origin: Option<Origin>) -> &'static str {
 }
 
 fn edited(page: &Page, view: &View, one: &Colleague, row: OwnRow) -> Edited {
-    let mirror = page
-        .api
-        .mirrors
-        .iter()
-        .find(|mirror| *mirror.name() == one.crm);
     let held = [
         (
             one.origins.extension,
@@ -230,7 +225,9 @@ fn edited(page: &Page, view: &View, one: &Colleague, row: OwnRow) -> Edited {
         crm: one.crm.to_string(),
         id: one.id.to_string(),
         name: one.name.clone(),
-        in_crm: mirror.and_then(|mirror| mirror.employee_address(&one.id)),
+        in_crm: page
+            .mirror(&one.crm)
+            .and_then(|mirror| mirror.employee_address(&one.id)),
         absent: row.absent.join("\n"),
         row,
         from_config: held

@@ -174,16 +174,11 @@ fn link(page: &Page, roster: &Roster, card: &CardRef) -> Link {
     };
     let known = |id: &EmployeeId| roster.get(&card.crm, id).map(|one| one.name.clone());
     let responsible = card.responsible.as_ref().and_then(known);
-    let mirror = page
-        .api
-        .mirrors
-        .iter()
-        .find(|mirror| *mirror.name() == card.crm);
     Link {
         text: match responsible {
             Some(responsible) => format!("{name} ({responsible})"),
             None => name,
         },
-        address: mirror.and_then(|mirror| mirror.card_address(card.kind, &card.id)),
+        address: page.card_address(&card.crm, card.kind, &card.id),
     }
 }

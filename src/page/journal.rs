@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::calls::{self, CallRow};
-use super::view::View;
+use super::view::{View, encoded};
 use super::{Fault, Page, steps};
 use crate::journal::{self, Wanted};
 use crate::phone::{self, CallerNumber};
@@ -110,13 +110,7 @@ impl Asked {
         let written = pairs
             .iter()
             .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| {
-                let value = percent_encoding::utf8_percent_encode(
-                    value,
-                    percent_encoding::NON_ALPHANUMERIC,
-                );
-                format!("{key}={value}")
-            });
+            .map(|(key, value)| format!("{key}={}", encoded(value)));
         written.collect::<Vec<_>>().join("&")
     }
 }
@@ -129,8 +123,8 @@ pub(super) async fn show(
     let outcomes = Wanted::words().map(|word| Outcome {
         word,
         text: match Wanted::read(word) {
-            Some(Wanted::Known(outcome)) => steps::outcome(outcome, view.language),
-            _ => view.say("неизвестный звонящий", "unknown caller"),
+            Some(Wanted::UnknownCallers) => view.say("неизвестный звонящий", "unknown caller"),
+            _ => steps::outcome_word(word, view.language),
         }
         .to_owned(),
         is_chosen: asked.outcome == word,

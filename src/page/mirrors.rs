@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Form;
-use axum::extract::State;
+use axum::extract;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -34,26 +34,29 @@ struct Part {
     what: &'static str,
     records: u64,
     age: String,
+    state: State,
+}
+
+struct State {
     level: &'static str,
-    state: String,
+    text: String,
     /// Of a running walk.
     percent: Option<u64>,
 }
 
-pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response {
+pub(super) async fn show(extract::State(page): extract::State<Arc<Page>>, view: View) -> Response {
     let counts = page.api.directory.counts().await.unwrap_or_default();
     let roster = page.api.directory.roster();
     let mut mirrors = Vec::new();
     for mirror in &page.api.mirrors {
         let status = mirror.status();
-        let all = roster.all();
-        let employees = all.iter().filter(|one| one.crm == *mirror.name()).count();
+        let employees = roster.len_of(mirror.name()) as u64;
         mirrors.push(shown(
             &page,
             &view,
             &status,
             mirror.name(),
-            employees as u64,
+            employees,
             &counts,
         ));
     }
@@ -75,13 +78,12 @@ fn shown(
         what: view.say("сотрудники", "employees"),
         records: employees,
         age: age(view, status.employees_at),
-        percent: None,
-        ..judged(
+        state: judged(
             view,
             status.employees_error.is_some(),
             status.employees_at,
             page.api.oldest_employees_seconds,
-        )
+        ),
     }];
     for (kind, of_kind) in &status.kinds {
         let counted = counts
@@ -100,7 +102,7 @@ fn shown(
             what: plural(view, *kind),
             records: counted.map_or(0, |count| count.cards),
             age: age(view, of_kind.fresh_at),
-            ..state
+            state,
         });
     }
     Mirror {
@@ -114,13 +116,7 @@ fn shown(
 /// What is wrong, each once. The text of a fault is the CRM's or the connector's own.
 fn troubles(view: &View, status: &Status) -> Vec<String> {
     let mut told: Vec<String> = Vec::new();
-    let kinds = status.kinds.values().map(|kind| &kind.error);
-    let others = [
-        &status.employees_error,
-        &status.notices.error,
-        &status.notices.news_error,
-    ];
-    for trouble in kinds.chain(others).flatten() {
+    for trouble in status.troubles() {
         let text = format!("{}: {}", meaning(view, &trouble.label), trouble.text);
         if !told.contains(&text) {
             told.push(text);
@@ -155,11 +151,11 @@ fn meaning(view: &View, label: &str) -> String {
             "CRM заблокировала запросы: напишите в её поддержку",
             "The CRM has blocked our requests: write to its support",
         ),
-        "rate_limited" | "limited" => (
+        "rate_limited" => (
             "CRM просит подождать, продолжим сами",
             "The CRM asks us to wait; it goes on by itself",
         ),
-        "unreachable" | "network" | "timeout" => (
+        "unreachable" => (
             "CRM не отвечает, продолжим сами",
             "The CRM does not answer; it goes on by itself",
         ),
@@ -183,7 +179,7 @@ fn age(view: &View, at: Option<Timestamp>) -> String {
     }
 }
 
-fn judged(view: &View, has_error: bool, at: Option<Timestamp>, oldest_seconds: u64) -> Part {
+fn judged(view: &View, has_error: bool, at: Option<Timestamp>, oldest_seconds: u64) -> State {
     let seconds = at.map(|at| view.now.duration_since(at).as_secs());
     let (level, russian, english) = match seconds {
         _ if has_error => ("bad", "ошибка", "fault"),
@@ -191,12 +187,9 @@ fn judged(view: &View, has_error: bool, at: Option<Timestamp>, oldest_seconds: u
         Some(seconds) if seconds > oldest_seconds.cast_signed() => ("bad", "устарело", "too old"),
         Some(_) => ("good", "в порядке", "all is well"),
     };
-    Part {
-        what: "",
-        records: 0,
-        age: String::new(),
+    State {
         level,
-        state: view.say(russian, english).to_owned(),
+        text: view.say(russian, english).to_owned(),
         percent: None,
     }
 }
@@ -206,27 +199,24 @@ fn judged(view: &View, has_error: bool, at: Option<Timestamp>, oldest_seconds: u
     clippy::cast_sign_loss,
     reason = "a share between 0 and 1, for people"
 )]
-fn walking(view: &View, kind: &KindStatus) -> Part {
+fn walking(view: &View, kind: &KindStatus) -> State {
     let mut kind = kind.clone();
     kind.measure(view.now);
     let percent = kind.done.map(|done| (done.clamp(0.0, 1.0) * 100.0) as u64);
-    let mut state = view.say("читаем всё", "reading everything").to_owned();
+    let mut text = view.say("читаем всё", "reading everything").to_owned();
     if let Some(percent) = percent {
-        state = format!("{state}: {percent}\u{a0}%");
+        text = format!("{text}: {percent}\u{a0}%");
     }
     if let Some(left) = kind.seconds_left {
         let words = view.say("осталось", "left");
-        state = match view.language {
-            super::Language::Ru => format!("{state}, {words} {}", view.span(&left)),
-            super::Language::En => format!("{state}, {} {words}", view.span(&left)),
+        text = match view.language {
+            super::Language::Ru => format!("{text}, {words} {}", view.span(&left)),
+            super::Language::En => format!("{text}, {} {words}", view.span(&left)),
         };
     }
-    Part {
-        what: "",
-        records: 0,
-        age: String::new(),
+    State {
         level: "",
-        state,
+        text,
         percent,
     }
 }
@@ -270,12 +260,11 @@ pub(super) struct Ordered {
 }
 
 pub(super) async fn sync(
-    State(page): State<Arc<Page>>,
+    extract::State(page): extract::State<Arc<Page>>,
     view: View,
     Form(ordered): Form<Ordered>,
 ) -> Response {
-    let mut mirrors = page.api.mirrors.iter();
-    let Some(mirror) = mirrors.find(|mirror| mirror.name().as_str() == ordered.crm) else {
+    let Some(mirror) = page.mirror(&CrmName::new(&ordered.crm)) else {
         return Fault::NotFound.into_response();
     };
     mirror.order(Order {

@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::calls::{self, CallRow};
 use super::view::View;
 use super::{Fault, Page};
+use crate::api;
 use crate::journal::{HourCount, KnownOutcome, Query, Reader};
 
 /// Calls on the page.
@@ -237,17 +238,12 @@ fn mirror_hands(page: &Page, view: &View) -> Vec<Hand> {
         let text = view.say("Ни одна CRM не подключена", "No CRM is connected");
         return vec![hand(text.to_owned())];
     }
+    let parts = api::parts(&page.api);
     let told = page.api.mirrors.iter().filter_map(|mirror| {
-        let status = mirror.status();
-        let mut kinds = status.kinds.values();
-        let is_old = |at: Timestamp| {
-            view.now.duration_since(at).as_secs() > page.api.oldest_seconds.cast_signed()
-        };
-        let has_trouble =
-            status.employees_error.is_some() || kinds.clone().any(|kind| kind.error.is_some());
-        let has_doubts = kinds
-            .clone()
-            .any(|kind| kind.doubts_deletions || kind.shrunk.is_some());
+        let own = || parts.iter().filter(|part| part.crm == *mirror.name());
+        let has_trouble = own().any(|part| part.error.is_some());
+        let has_doubts = own().any(|part| part.doubts_deletions);
+        let is_old = own().any(|part| part.too_old && part.kind != api::EMPLOYEE);
         let text = if has_trouble {
             view.say(
                 "копия не обновляется",
@@ -258,7 +254,7 @@ fn mirror_hands(page: &Page, view: &View) -> Vec<Hand> {
                 "подозрительно много удалений",
                 "suspiciously many deletions",
             )
-        } else if kinds.any(|kind| kind.fresh_at.is_some_and(is_old)) {
+        } else if is_old {
             view.say("копия устарела", "its mirror is too old")
         } else {
             return None;

@@ -292,22 +292,6 @@ mod tests {
         all
     }
 
-    fn reasons() -> Vec<Reason> {
-        let ends = [
-            Reason::NotRouted,
-            Reason::TriesSpent,
-            Reason::TimeSpent,
-            Reason::NobodyCanBeRung,
-            Reason::UnknownCaller,
-            Reason::EmployeeCalls,
-            Reason::ShortNumber,
-            Reason::NoNumber,
-            Reason::AfterTheCall,
-            Reason::Fault,
-        ];
-        roles().into_iter().map(Role::reason).chain(ends).collect()
-    }
-
     /// The first example of every variant; [`steps`] adds what goes with each.
     fn kinds_of_step() -> Vec<Step> {
         let did = || Did::new("74951234567").unwrap();
@@ -378,7 +362,7 @@ mod tests {
             all.push(Step::PassedOver(contact(), why.clone()));
             all.push(Step::Skipped(candidate(Role::Responsible), why));
         }
-        all.extend(reasons().into_iter().map(Step::StandardRoute));
+        all.extend(Reason::ALL.into_iter().map(Step::StandardRoute));
         all
     }
 
@@ -413,7 +397,7 @@ mod tests {
     fn every_short_word_is_russian() {
         let mut words: Vec<&str> = Vec::new();
         words.extend(
-            reasons()
+            Reason::ALL
                 .into_iter()
                 .map(|one| super::reason(one, Language::Ru)),
         );
@@ -466,7 +450,7 @@ mod tests {
 
     #[test]
     fn advice_is_russian_short_and_not_repeated() {
-        for reason in reasons() {
+        for reason in Reason::ALL {
             for known in [false, true] {
                 for step in steps() {
                     let mut decision = decision(reason, vec![Step::Missed, step.clone(), step]);

@@ -3,8 +3,6 @@
 //! Read anew for every request: a password that `pryamo password` has just changed counts at once.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::phc::PasswordHash;
@@ -12,6 +10,8 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+
+use crate::secret;
 
 /// The file in `data_dir`.
 const FILE: &str = "page-users.json";
@@ -177,7 +177,7 @@ impl Users {
             path: self.0.display().to_string(),
             cause,
         })?;
-        write_secret(&self.0, &text).map_err(|cause| self.file(cause))
+        secret::write(&self.0, &text).map_err(|cause| self.file(cause))
     }
 
     fn file(&self, cause: std::io::Error) -> UsersError {
@@ -191,21 +191,6 @@ impl Users {
 /// Argon2id with 19 MiB and two passes: the least that OWASP's password storage page names.
 fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT)
-}
-
-/// Replaces a file at once, readable by its owner only.
-pub(super) fn write_secret(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    // Removed first: the mode counts only for a file that is made.
-    let _ = std::fs::remove_file(&beside);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::access::Visitor;
@@ -245,6 +246,17 @@ pub(super) async fn protect(request: Request, next: Next) -> Response {
     response
 }
 
+/// Where a form or link may send somebody back to: one of our own pages, else the first one.
+pub(super) fn own_path(path: &str) -> &str {
+    let is_own = path.starts_with('/') && !path.starts_with("//") && !path.contains('\\');
+    if is_own { path } else { "/" }
+}
+
+/// A text as a part of an address.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Back {
@@ -260,8 +272,7 @@ pub(super) async fn choose_language(
     let Some(language) = Language::read(&code) else {
         return Fault::NotFound.into_response();
     };
-    let is_own = to.starts_with('/') && !to.starts_with("//") && !to.contains('\\');
-    let to = view.href(if is_own { &to } else { "/" });
+    let to = view.href(own_path(&to));
     let mut cookie = format!(
         "{COOKIE}={}; Max-Age=31536000; SameSite=Lax",
         language.as_str()

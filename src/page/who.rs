@@ -11,12 +11,11 @@ use serde::Deserialize;
 
 use super::Page;
 use super::steps::{self, About};
-use super::view::View;
+use super::view::{View, encoded};
 use crate::api;
 use crate::call::IncomingCall;
 use crate::decision::{Decision, EntityName, Step};
 use crate::pbx::forward;
-use crate::record::{CrmName, EntityId, EntityKind};
 use crate::router::Purpose;
 
 #[derive(Template)]
@@ -96,13 +95,10 @@ fn read_moment(view: &View, written: &str) -> Option<Timestamp> {
 }
 
 async fn answer(page: &Page, view: &View, phone: &str, did: &str, at: Timestamp) -> Answer {
-    let query = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
     let call: IncomingCall = forward::read_query(&format!(
         "phone={}&trunk={}",
-        query(phone.trim()),
-        query(did.trim())
+        encoded(phone.trim()),
+        encoded(did.trim())
     ));
     let decision = page.api.router.route(&call, at, Purpose::Explain).await;
     let then = api::behind(&page.api.router, call, &decision, at).await;
@@ -170,17 +166,8 @@ fn card(page: &Page, entity: &EntityName) -> Linked {
             "" => format!("{} {}", entity.kind, entity.id),
             name => name.to_owned(),
         },
-        address: card_address(page, &entity.crm, entity.kind, &entity.id),
+        address: page.card_address(&entity.crm, entity.kind, &entity.id),
     }
-}
-
-fn card_address(page: &Page, crm: &CrmName, kind: EntityKind, id: &EntityId) -> Option<String> {
-    let mirror = page
-        .api
-        .mirrors
-        .iter()
-        .find(|mirror| mirror.name() == crm)?;
-    mirror.card_address(kind, id)
 }
 
 fn shown_step(page: &Page, view: &View, step: &Step) -> ShownStep {
@@ -193,7 +180,7 @@ fn shown_step(page: &Page, view: &View, step: &Step) -> ShownStep {
     ShownStep {
         text: steps::told(step, view.language),
         is_ring: matches!(step, Step::Ring(..)),
-        address: entity.and_then(|one| card_address(page, &one.crm, one.kind, &one.id)),
+        address: entity.and_then(|one| page.card_address(&one.crm, one.kind, &one.id)),
     }
 }
 
@@ -201,7 +188,7 @@ fn shown_step(page: &Page, view: &View, step: &Step) -> ShownStep {
 fn address(page: &Page, view: &View, about: &About) -> Option<String> {
     match about {
         About::Employee(crm, id) => Some(view.href(&super::employee_path(crm, id))),
-        About::Card(crm, kind, id) => card_address(page, crm, *kind, id),
+        About::Card(crm, kind, id) => page.card_address(crm, *kind, id),
         About::Config(_) | About::Nothing => None,
     }
 }

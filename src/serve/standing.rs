@@ -3,8 +3,6 @@
 //! Whatever must outlive a reload (a memory, a thread, sessions) stands here, and is handed to what is
 //! made anew by [`super::answering`].
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +19,12 @@ use crate::journal::{self, Journal};
 use crate::metrics;
 use crate::page::Door;
 use crate::reception::{Memory, Watcher};
+use crate::secret;
 use crate::shadow::Shadow;
 use crate::sync::Clock;
+
+/// Of the token of `pryamo`'s own commands.
+const TOKEN_BYTES: usize = 32;
 
 /// The parts that stay.
 pub(super) struct Standing {
@@ -106,24 +108,8 @@ pub(super) fn start_journal(
 
 /// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.
 fn make_control_token(data_dir: &Path) -> Result<SecretString, StartError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random)
-        .map_err(|error| refused("get random numbers")(std::io::Error::other(error)))?;
-    let mut token = String::with_capacity(64);
-    for byte in random {
-        // Writing into a string does not fail.
-        let _ = write!(token, "{byte:02x}");
-    }
-    let path = data_dir.join(CONTROL_TOKEN);
-    // Removed first: the mode counts only for a file that is made.
-    let _ = std::fs::remove_file(&path);
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| file.write_all(token.as_bytes()))
+    let token = secret::made_up::<TOKEN_BYTES>().map_err(refused("get random numbers"))?;
+    secret::write(&data_dir.join(CONTROL_TOKEN), token.as_bytes())
         .map_err(refused("write control.token into `data_dir`"))?;
     Ok(token.into())
 }

@@ -59,7 +59,8 @@ impl Status {
         *shown = trouble;
     }
 
-    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+    /// What is wrong with any part now.
+    pub fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         let kinds = self.kinds.values().map(|kind| &kind.error);
         let others = [
             &self.employees_error,

@@ -6,38 +6,6 @@ use crate::decision::{Reason, Role};
 use crate::journal::{End, KnownOutcome};
 use crate::presence::PhoneState;
 
-/// Every reason, so that its word can be found.
-const REASONS: [Reason; 20] = [
-    Reason::Responsible,
-    Reason::OtherPhone,
-    Reason::Deputy,
-    Reason::Head,
-    Reason::NextResponsible,
-    Reason::Group,
-    Reason::LastTalk,
-    Reason::Listed,
-    Reason::CardField,
-    Reason::Script,
-    Reason::NotRouted,
-    Reason::TriesSpent,
-    Reason::TimeSpent,
-    Reason::NobodyCanBeRung,
-    Reason::UnknownCaller,
-    Reason::EmployeeCalls,
-    Reason::ShortNumber,
-    Reason::NoNumber,
-    Reason::AfterTheCall,
-    Reason::Fault,
-];
-
-/// How a call may have ended, with the journal's words for it.
-const ENDS: [(&str, End); 4] = [
-    ("answered", End::Answered),
-    ("hung_up", End::HungUp),
-    ("standard_route", End::StandardRoute),
-    ("not_told", End::NotTold),
-];
-
 fn choose(language: Language, russian: &'static str, english: &'static str) -> &'static str {
     match language {
         Language::Ru => russian,
@@ -80,7 +48,9 @@ pub fn reason(reason: Reason, language: Language) -> &'static str {
 
 /// The same from the journal's word; a word that is unknown here is given back.
 pub fn reason_word(word: &str, language: Language) -> &str {
-    let known = REASONS.into_iter().find(|reason| reason.as_str() == word);
+    let known = Reason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == word);
     known.map_or(word, |known| reason(known, language))
 }
 
@@ -122,8 +92,8 @@ pub fn outcome_word(word: &str, language: Language) -> &str {
     if let Some(known) = outcomes.find(|known| known.as_str() == word) {
         return outcome(known, language);
     }
-    let known = ENDS.into_iter().find(|(name, _)| *name == word);
-    known.map_or(word, |(_, known)| end(known, language))
+    let known = End::ALL.into_iter().find(|known| known.as_str() == word);
+    known.map_or(word, |known| end(known, language))
 }
 
 /// What became of ringing somebody.
@@ -195,7 +165,7 @@ mod tests {
                 assert_eq!(told, reason(one, language));
             }
         }
-        assert_eq!(count, REASONS.len());
+        assert_eq!(count, Reason::ALL.len());
         assert_eq!(reason_word("made_up", Language::Ru), "made_up");
         assert_eq!(
             role_word(Role::Deputy.as_str(), Language::Ru),
@@ -206,7 +176,8 @@ mod tests {
 
     #[test]
     fn ends_are_found_by_the_journals_words() {
-        for (word, known) in ENDS {
+        for known in End::ALL {
+            let word = known.as_str();
             assert_eq!(serde_json::to_value(known).unwrap(), word);
             assert_eq!(outcome_word(word, Language::Ru), end(known, Language::Ru));
         }
