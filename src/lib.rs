@@ -43,4 +43,5 @@ pub mod secret;
 pub mod serve;
 pub mod setup;
 pub mod shadow;
+pub mod told;
 pub mod web;

@@ -31,22 +31,7 @@ pub fn install(now: Timestamp) -> Result<PrometheusHandle, BuildError> {
         "pryamo_answer_seconds",
         "Time from question to answer, by where the answer came from"
     );
-    describe_counter!(
-        "pryamo_live_lookups_total",
-        "Unknown numbers asked of a CRM, by outcome"
-    );
-    describe_counter!(
-        "pryamo_crm_errors_total",
-        "Refused or failed requests to a CRM, by kind"
-    );
-    describe_counter!(
-        "pryamo_notices_total",
-        "Notices of changed cards that were queued"
-    );
-    describe_counter!(
-        "pryamo_hooks_total",
-        "Requests to /hooks, by CRM and outcome"
-    );
+    describe_crms();
     describe_counter!(
         "pryamo_known_callers_total",
         "Calls of known callers, by what became of them"
@@ -96,6 +81,30 @@ fn begin(now: Timestamp) {
     counter!("pryamo_journal_dropped_total").increment(0);
     gauge!("pryamo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("pryamo_start_time_seconds").set(now.as_second() as f64);
+}
+
+/// What is asked of CRMs, and what they send.
+fn describe_crms() {
+    describe_counter!(
+        "pryamo_live_lookups_total",
+        "Unknown numbers asked of a CRM, by outcome"
+    );
+    describe_counter!(
+        "pryamo_crm_requests_total",
+        "Requests sent to a CRM, by what came of them"
+    );
+    describe_counter!(
+        "pryamo_crm_errors_total",
+        "Refused or failed requests to a CRM, by kind"
+    );
+    describe_counter!(
+        "pryamo_notices_total",
+        "Notices of changed cards that were queued"
+    );
+    describe_counter!(
+        "pryamo_hooks_total",
+        "Requests to /hooks, by CRM and outcome"
+    );
 }
 
 /// What follows the configuration, and the former module.
@@ -172,6 +181,12 @@ pub fn count_panic() {
 /// Counts a question to a CRM; `outcome` is one of a closed set.
 pub fn count_live_lookup(crm: &CrmName, outcome: &'static str) {
     counter!("pryamo_live_lookups_total", "crm" => crm.to_string(), "outcome" => outcome)
+        .increment(1);
+}
+
+/// Counts a request to a CRM; `outcome` is one of a closed set.
+pub fn count_crm_request(crm: &CrmName, outcome: &'static str) {
+    counter!("pryamo_crm_requests_total", "crm" => crm.to_string(), "outcome" => outcome)
         .increment(1);
 }
 

@@ -7,18 +7,22 @@
 mod access;
 mod assets;
 mod calls;
+mod commands;
+mod comparison;
 mod employees;
 mod hygiene;
 mod journal;
 mod mirrors;
 mod now;
 mod session;
+mod setup;
 pub mod steps;
 pub mod users;
 mod view;
 mod who;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::middleware;
@@ -30,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::Door;
-pub use self::view::Language;
+pub use self::commands::Commands;
 use self::view::{View, encoded};
 use crate::api::Api;
 use crate::directory::Surveyor;
@@ -38,6 +42,7 @@ use crate::journal::Feed;
 use crate::presence::Presence;
 use crate::record::{CrmName, EmployeeId, EntityId, EntityKind};
 use crate::sync::mirror::Mirror;
+use crate::told::Language;
 
 /// `[page]`: the operators' page.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -109,6 +114,10 @@ pub struct Page {
     pub feed: Option<Feed>,
     /// How phones stand.
     pub presence: Arc<dyn Presence>,
+    /// Runs pryamo's own commands.
+    pub commands: Arc<Commands>,
+    /// The configuration's file; `None` without one.
+    pub config: Option<PathBuf>,
     /// `[page]`.
     pub settings: Settings,
     /// The office's clock.
@@ -142,6 +151,12 @@ pub fn routes(page: &Arc<Page>) -> axum::Router {
         .route("/hygiene/refresh", post(hygiene::refresh))
         .route("/mirrors", get(mirrors::show))
         .route("/mirrors/sync", post(mirrors::sync))
+        .route("/comparison", get(comparison::show))
+        .route("/setup", get(setup::show))
+        .route("/setup/crm", post(setup::connect))
+        .route("/setup/reload", post(setup::reload))
+        .route("/setup/check", post(setup::check))
+        .route("/setup/dialplan", post(setup::dialplan))
         .route("/sign-out", post(access::sign_out))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(page),

@@ -15,10 +15,14 @@ use serde::Deserialize;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::config::{Config, ConfigError, CrmTable};
-use crate::crm::{self, Finding, Level};
+use crate::crm;
+pub use crate::crm::{Finding, Level};
 use crate::fault;
 use crate::phone::Region;
 use crate::secret;
+
+/// Where the configuration goes when nobody says where.
+pub const PLACE: &str = "/etc/pryamo/pryamo.toml";
 
 /// How long a CRM may take for all its questions.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -355,6 +359,11 @@ fn crm_table(answers: &Answers, name: &str, region: Option<String>) -> Result<Ta
         table.insert("region", value(region));
     }
     Ok(table)
+}
+
+/// The configuration's file that is found where nobody names one.
+pub fn found() -> Option<PathBuf> {
+    Config::find(None)
 }
 
 /// Reads the file that is there; `None` if there is none.

@@ -7,6 +7,7 @@ mod asterisk;
 mod clocks;
 mod extensions;
 mod files;
+mod page;
 mod ports;
 
 use std::time::Duration;
@@ -60,6 +61,7 @@ async fn findings(config: &Config) -> Vec<(String, Finding)> {
     let (daemon, daemon_runs) = check_daemon(config).await;
     add("daemon", vec![daemon]);
     add("ports", ports::check(config, daemon_runs));
+    add("page", page::check(config));
     if daemon_runs && let Ok(state) = super::ask::daemon_state(config).await {
         add("mirror", check_mirrors(&state));
     }

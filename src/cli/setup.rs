@@ -16,9 +16,6 @@ use crate::crm::Level;
 use crate::phone::Region;
 use crate::setup::{self, Answers};
 
-/// Where the configuration goes when nobody says where.
-const PLACE: &str = "/etc/pryamo/pryamo.toml";
-
 /// What `pryamo setup` is told.
 #[derive(Debug, Args)]
 pub(super) struct SetupArguments {
@@ -80,7 +77,7 @@ enum Pbx {
 /// Asks, tries, writes, checks.
 pub(super) async fn run(named: Option<&Path>, arguments: SetupArguments) -> Result<u8> {
     let is_asking = !arguments.yes && std::io::stdin().is_terminal();
-    let path = Config::find(named).unwrap_or_else(|| PathBuf::from(PLACE));
+    let path = Config::find(named).unwrap_or_else(|| PathBuf::from(setup::PLACE));
     let existing = setup::read(&path)?;
     let mut answers = given(&arguments)?;
     if is_asking {

@@ -20,6 +20,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics;
 use crate::phone::E164;
 use crate::record::{Card, CrmName, EmployeeId, EntityId, EntityKind, Notice, Staff};
 
@@ -271,7 +272,7 @@ impl CrmError {
 }
 
 /// One line of `pryamo check`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
@@ -282,7 +283,7 @@ pub struct Finding {
 }
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
@@ -397,6 +398,21 @@ pub fn judge_encryption(url: &reqwest::Url) -> Option<Finding> {
             "begin it with https:// (`ca_file` names an authority of your own)",
         )
     })
+}
+
+/// Sends a request to a CRM, and counts it by what came of it.
+async fn send(
+    crm: &CrmName,
+    request: reqwest::RequestBuilder,
+) -> reqwest::Result<reqwest::Response> {
+    let sent = request.send().await;
+    let outcome = match &sent {
+        Ok(response) if response.status().is_success() => "answered",
+        Ok(_) => "refused",
+        Err(_) => "unreachable",
+    };
+    metrics::count_crm_request(crm, outcome);
+    sent
 }
 
 /// An identifier as a part of an address's path.

@@ -15,6 +15,7 @@ use crate::decision::{Decision, Role};
 use crate::directory::{Colleague, Roster};
 use crate::phone::E164;
 use crate::record::{CrmName, EmployeeId, EntityId, EntityKind};
+use crate::told::{self, Language};
 
 /// Numbers kept for one call; no chain is as long, but a queue may ring many telephones.
 const MOST_TRIES: usize = 64;
@@ -56,6 +57,7 @@ struct Question {
     responsible: Option<Person>,
     reason: String,
     rings: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     steps: Vec<ShownStep>,
 }
 
@@ -142,11 +144,16 @@ impl Entry {
         roster: &Roster,
         numbers: Numbers,
     ) -> Self {
-        let question = question(call, decision, now, roster, numbers);
+        let last = question(call, decision, now, roster, numbers);
+        let first = Question {
+            // Nobody reads those of another question than the last.
+            steps: Vec::new(),
+            ..last.clone()
+        };
         let mut entry = Self {
             call_id: call.call_id.clone(),
-            first: question.clone(),
-            last: question,
+            first,
+            last,
             tries: BTreeMap::new(),
         };
         entry.add_tries(call, decision, now);
@@ -155,12 +162,11 @@ impl Entry {
 
     /// Joins what another question of the same call told.
     pub fn join(&mut self, other: Self) {
-        for question in [other.first, other.last] {
-            if question.place() < self.first.place() {
-                self.first = question;
-            } else if question.place() > self.last.place() {
-                self.last = question;
-            }
+        if other.first.place() < self.first.place() {
+            self.first = other.first;
+        }
+        if other.last.place() > self.last.place() {
+            self.last = other.last;
         }
         for (number, told) in other.tries {
             self.join_try(&number, told);
@@ -360,14 +366,17 @@ fn question(
         Numbers::Masked => phone.masked(),
     });
     let steps = decision.steps.iter().take(MOST_STEPS).map(|step| {
-        let text = step.to_string();
-        let text = match numbers {
-            Numbers::Full => text,
-            Numbers::Masked => hide(&text, &call.phone, decision.caller),
+        let text = |language| {
+            let text = told::step(step, language);
+            cut(&match numbers {
+                Numbers::Full => text,
+                Numbers::Masked => hide(&text, &call.phone, decision.caller),
+            })
         };
         ShownStep {
             step: step.code().to_owned(),
-            text: cut(&text),
+            text: text(Language::En),
+            text_ru: Some(text(Language::Ru)),
         }
     });
     let entity = decision.entity.as_ref();

@@ -165,4 +165,7 @@ pub struct ShownStep {
     pub step: String,
     /// Its text.
     pub text: String,
+    /// The same in Russian; entries of earlier versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_ru: Option<String>,
 }

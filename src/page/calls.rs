@@ -51,6 +51,10 @@ pub(super) fn row(page: &Page, view: &View, call: &Shown) -> CallRow {
         Some(outcome) => (level(outcome), steps::outcome(outcome, language)),
         None => ("", steps::end(call.end, language)),
     };
+    let steps = call.steps.iter().map(|step| match &step.text_ru {
+        Some(russian) => language.say(russian, &step.text).to_owned(),
+        None => step.text.clone(),
+    });
     CallRow {
         id: call.id,
         at: view.moment(&call.at),
@@ -73,7 +77,7 @@ pub(super) fn row(page: &Page, view: &View, call: &Shown) -> CallRow {
         level,
         outcome: outcome.to_owned(),
         reason: steps::reason_word(&call.reason, language).to_owned(),
-        steps: call.steps.iter().map(|step| step.text.clone()).collect(),
+        steps: steps.collect(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::directory::Count;
 use crate::record::{CrmName, EntityKind};
 use crate::sync::mirror::Order;
 use crate::sync::status::{KindStatus, Status};
+use crate::told::Language;
 
 #[derive(Template)]
 #[template(path = "mirrors.html")]
@@ -174,8 +175,8 @@ fn age(view: &View, at: Option<Timestamp>) -> String {
     };
     let seconds = view.now.duration_since(at).as_secs().max(0).unsigned_abs();
     match view.language {
-        super::Language::Ru => format!("{} назад", view.span(&seconds)),
-        super::Language::En => format!("{} ago", view.span(&seconds)),
+        Language::Ru => format!("{} назад", view.span(&seconds)),
+        Language::En => format!("{} ago", view.span(&seconds)),
     }
 }
 
@@ -210,8 +211,8 @@ fn walking(view: &View, kind: &KindStatus) -> State {
     if let Some(left) = kind.seconds_left {
         let words = view.say("осталось", "left");
         text = match view.language {
-            super::Language::Ru => format!("{text}, {words} {}", view.span(&left)),
-            super::Language::En => format!("{text}, {} {words}", view.span(&left)),
+            Language::Ru => format!("{text}, {words} {}", view.span(&left)),
+            Language::En => format!("{text}, {} {words}", view.span(&left)),
         };
     }
     State {
@@ -231,11 +232,11 @@ fn notices(view: &View, status: &Status) -> String {
             )
             .to_owned(),
         Some(at) => match view.language {
-            super::Language::Ru => format!(
+            Language::Ru => format!(
                 "Последнее уведомление от CRM: {}; ждут чтения карточек: {waiting}.",
                 view.moment(&at)
             ),
-            super::Language::En => format!(
+            Language::En => format!(
                 "Last notice from the CRM: {}; cards that wait to be read again: {waiting}.",
                 view.moment(&at)
             ),

@@ -215,6 +215,13 @@ fn hands(page: &Page, view: &View) -> Vec<Hand> {
         text,
         "/hygiene",
     );
+    let counts = page.api.shadow.counts();
+    let text = view.say(
+        "Прежний модуль послал бы звонок другому",
+        "The former module would have sent a call elsewhere",
+    );
+    let elsewhere = counts.other_number + counts.only_ours + counts.only_theirs;
+    add("warn", elsewhere, text, "/comparison");
     if let Some(latest) = page.surveyor.latest() {
         let text = view.say("Карточки на уволенных", "Cards on dismissed employees");
         add("warn", latest.survey.left.total, text, "/hygiene");
@@ -236,7 +243,15 @@ fn mirror_hands(page: &Page, view: &View) -> Vec<Hand> {
     };
     if page.api.mirrors.is_empty() {
         let text = view.say("Ни одна CRM не подключена", "No CRM is connected");
-        return vec![hand(text.to_owned())];
+        let path = if view.is_administrator() {
+            "/setup"
+        } else {
+            "/mirrors"
+        };
+        return vec![Hand {
+            path,
+            ..hand(text.to_owned())
+        }];
     }
     let parts = api::parts(&page.api);
     let told = page.api.mirrors.iter().filter_map(|mirror| {

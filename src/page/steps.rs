@@ -1,10 +1,8 @@
-//! Tells people how a call was decided, in Russian and English.
+//! What a decision and its call mean: the words of closed sets, and what would change a decision.
 //!
-//! Pure: a step, a reason or a word goes in, text comes out. Names, numbers, hours and whatever else
-//! came as data stay as they are. Russian is written so that no name has to be declined.
+//! Pure: values go in, text in Russian or English comes out.
 
 mod advice;
-mod russian;
 mod words;
 
 pub use advice::{About, Advice, would_change};
@@ -12,25 +10,13 @@ pub use words::{
     dial_status, end, outcome, outcome_word, phone_state, reason, reason_word, role, role_word,
 };
 
-use super::Language;
-use crate::decision::Step;
-
-/// One step of a decision as a sentence.
-pub fn told(step: &Step, language: Language) -> String {
-    match language {
-        Language::En => step.to_string(),
-        Language::Ru => russian::step(step),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     //! One example of everything that a step can say.
 
     use std::sync::Arc;
 
-    use super::super::Language;
-    use super::{About, told, would_change};
+    use super::{About, would_change};
     use crate::call::{
         DialStatus, Did, Extension, ExtensionError, ExtensionPattern, Outgoing, Target,
     };
@@ -42,6 +28,7 @@ mod tests {
     use crate::phone::{CallerNumber, E164, Region, read_caller};
     use crate::presence::{Direction, PhoneState};
     use crate::record::{CrmName, EmployeeId, Entity, EntityId, EntityKind, Stage};
+    use crate::told::{self, Language};
 
     /// Latin words that come as data, names of products, and the word CRM itself.
     const DATA: [&str; 9] = [
@@ -388,8 +375,8 @@ mod tests {
     #[test]
     fn every_step_is_told_in_russian() {
         for step in steps() {
-            assert_russian(&told(&step, Language::Ru));
-            assert_eq!(told(&step, Language::En), step.to_string());
+            assert_russian(&told::step(&step, Language::Ru));
+            assert_eq!(told::step(&step, Language::En), step.to_string());
         }
     }
 
@@ -425,7 +412,7 @@ mod tests {
             (21, "21 карточка"),
             (112, "112 карточек"),
         ] {
-            let text = told(&Step::Found(count), Language::Ru);
+            let text = told::step(&Step::Found(count), Language::Ru);
             assert!(text.contains(&format!("{expected} с")), "{text}");
         }
     }

@@ -13,11 +13,12 @@ use http::request::Parts;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::access::Visitor;
 use super::users::Role;
 use super::{Fault, Page};
+use crate::told::Language;
 
 /// The cookie that keeps the language.
 const COOKIE: &str = "pryamo_language";
@@ -25,49 +26,25 @@ const COOKIE: &str = "pryamo_language";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// Shown while the former module is asked too.
+const COMPARISON: &str = "/comparison";
+/// Shown to administrators.
+const SETUP: &str = "/setup";
+
+/// A section: path, Russian and English name.
+type Section = (&'static str, &'static str, &'static str);
+
 /// The sections.
-const MENU: [(&str, &str, &str); 6] = [
+const MENU: [Section; 8] = [
     ("/", "Сейчас", "Now"),
     ("/who", "Кому номер?", "Who gets it?"),
     ("/employees", "Сотрудники", "Employees"),
     ("/hygiene", "Порядок", "Hygiene"),
     ("/journal", "Журнал", "Journal"),
     ("/mirrors", "Копии CRM", "Mirrors"),
+    (COMPARISON, "Сравнение", "Comparison"),
+    (SETUP, "Настройка", "Set-up"),
 ];
-
-/// The languages of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    /// Russian.
-    Ru,
-    /// English.
-    En,
-}
-
-impl Language {
-    /// Its code.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ru => "ru",
-            Self::En => "en",
-        }
-    }
-
-    fn read(code: &str) -> Option<Self> {
-        [Self::Ru, Self::En]
-            .into_iter()
-            .find(|language| code.starts_with(language.as_str()))
-    }
-
-    /// One of two texts.
-    pub fn say<'a>(self, russian: &'a str, english: &'a str) -> &'a str {
-        match self {
-            Self::Ru => russian,
-            Self::En => english,
-        }
-    }
-}
 
 /// What a page is shown with.
 #[derive(Debug, Clone)]
@@ -77,6 +54,7 @@ pub(super) struct View {
     /// The page's own path, to mark it in the menu.
     path: String,
     visitor: Option<Visitor>,
+    has_comparison: bool,
     pub(super) zone: TimeZone,
     pub(super) now: Timestamp,
 }
@@ -105,6 +83,7 @@ impl FromRequestParts<Arc<Page>> for View {
             path: path.strip_prefix(base.as_str()).unwrap_or(path).to_owned(),
             base,
             visitor: parts.extensions.get::<Visitor>().cloned(),
+            has_comparison: page.api.shadow.is_on(),
             zone: page.zone.clone(),
             now: (page.api.clock)(),
         })
@@ -132,9 +111,15 @@ impl View {
         self.href(&super::assets::address(file))
     }
 
-    /// The sections: path, Russian and English name.
-    pub(super) fn menu(&self) -> &'static [(&'static str, &'static str, &'static str)] {
-        &MENU
+    /// The sections that this person sees.
+    pub(super) fn menu(&self) -> Vec<Section> {
+        let is_shown = |path| match path {
+            COMPARISON => self.has_comparison,
+            SETUP => self.is_administrator(),
+            _ => true,
+        };
+        let all = MENU.into_iter();
+        all.filter(|(path, ..)| is_shown(*path)).collect()
     }
 
     /// What marks the menu's own place.
@@ -292,6 +277,7 @@ mod tests {
             base: "/pryamo".to_owned(),
             path: "/journal".to_owned(),
             visitor: None,
+            has_comparison: false,
             zone: TimeZone::UTC,
             now: Timestamp::from_second(1_795_348_800).unwrap(),
         }

@@ -17,6 +17,7 @@ use crate::call::IncomingCall;
 use crate::decision::{Decision, EntityName, Step};
 use crate::pbx::forward;
 use crate::router::Purpose;
+use crate::told::{self, Language};
 
 #[derive(Template)]
 #[template(path = "who.html")]
@@ -155,8 +156,8 @@ fn headline(view: &View, decision: &Decision) -> String {
         .as_ref()
         .map_or("", |one| one.name.as_str());
     match view.language {
-        super::Language::Ru => format!("Звоним на {number} {name}, {seconds} с"),
-        super::Language::En => format!("Rings {number} {name}, for {seconds} s"),
+        Language::Ru => format!("Звоним на {number} {name}, {seconds} с"),
+        Language::En => format!("Rings {number} {name}, for {seconds} s"),
     }
 }
 
@@ -178,7 +179,7 @@ fn shown_step(page: &Page, view: &View, step: &Step) -> ShownStep {
         _ => None,
     };
     ShownStep {
-        text: steps::told(step, view.language),
+        text: told::step(step, view.language),
         is_ring: matches!(step, Step::Ring(..)),
         address: entity.and_then(|one| page.card_address(&one.crm, one.kind, &one.id)),
     }

@@ -126,6 +126,8 @@ fn page(
         feed: standing.feed.clone(),
         surveyor: Arc::clone(&standing.surveyor),
         presence,
+        commands: Arc::clone(&standing.commands),
+        config: config.path.clone(),
         settings: config.page.clone(),
         zone: config.office.zone(),
         stop: standing.stop.clone(),

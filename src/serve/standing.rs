@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::directory::{Directory, Surveyor};
 use crate::journal::{self, Journal};
 use crate::metrics;
-use crate::page::Door;
+use crate::page::{Commands, Door};
 use crate::reception::{Memory, Watcher};
 use crate::secret;
 use crate::shadow::Shadow;
@@ -36,6 +36,8 @@ pub(super) struct Standing {
     pub(super) feed: Option<journal::Feed>,
     /// Who may see the page, and who is in.
     pub(super) door: Arc<Door>,
+    /// Runs pryamo's own commands for the page.
+    pub(super) commands: Arc<Commands>,
     /// Ends what streams.
     pub(super) stop: CancellationToken,
     /// The wall clock.
@@ -74,6 +76,7 @@ impl Standing {
             surveyor: Arc::new(surveyor),
             feed: config.journal.enabled.then(|| journal::Feed::new(reader)),
             door: Arc::new(Door::open(&config.data_dir)),
+            commands: Arc::new(Commands::new(config.path.clone())),
             stop: stop.clone(),
             memory: Memory::default(),
             watchers,

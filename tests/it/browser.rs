@@ -23,13 +23,14 @@ id;kind;name;company;phone;responsible;extension
 4;contact;Пётр Зимин младший;;79161234503;Борис Жуков;102
 ";
 /// Every page; a path with a question shows its answer.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("now", "/"),
     ("who", "/who?phone=89161234502"),
     ("employees", "/employees?q="),
     ("journal", "/journal"),
     ("hygiene", "/hygiene"),
     ("mirrors", "/mirrors"),
+    ("setup", "/setup"),
 ];
 
 /// Chromedriver and a browser behind it; both end with it.

@@ -10,9 +10,10 @@ use pryamo::api;
 use pryamo::call::{DialStatus, IncomingCall};
 use pryamo::caller_name;
 use pryamo::decision::Decision;
-use pryamo::page::{Language, steps};
+use pryamo::page::steps;
 use pryamo::presence::{Direction, PhoneState, Talk};
 use pryamo::record::{Absence, EntityKind, Staff};
+use pryamo::told::{self, Language};
 
 use crate::office::{Office, at, call, card, department, employee, extension};
 
@@ -279,7 +280,7 @@ async fn typical_calls_are_told_in_russian_as_reviewed() {
         let title = situation.russian;
         writeln!(page, "\n## {title}\n\n{}, {time}\n", situation.caller).unwrap();
         for step in &decision.steps {
-            writeln!(page, "- {}", steps::told(step, Language::Ru)).unwrap();
+            writeln!(page, "- {}", told::step(step, Language::Ru)).unwrap();
         }
         let advice = steps::would_change(&decision, Language::Ru);
         if !advice.is_empty() {

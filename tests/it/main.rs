@@ -46,6 +46,7 @@ mod office;
 mod outage;
 mod own_rows;
 mod page;
+mod page_setup;
 mod people;
 mod phones;
 mod promises;

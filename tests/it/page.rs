@@ -10,21 +10,21 @@ id;kind;name;company;phone;responsible;extension
 2;contact;Мария Весна;;79161234502;Виктор Новенький;
 3;contact;=HYPERLINK(1);;79161234503;Анна Соколова;101
 ";
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 /// Somebody's browser: a session's cookie.
-struct Visitor<'a> {
+pub struct Visitor<'a> {
     daemon: &'a Daemon,
     cookie: String,
 }
 
 impl<'a> Visitor<'a> {
-    fn new(daemon: &'a Daemon) -> Self {
+    pub fn new(daemon: &'a Daemon) -> Self {
         let cookie = String::new();
         Self { daemon, cookie }
     }
 
-    fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
+    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
         let cookie = match self.cookie.as_str() {
             "" => String::new(),
             cookie => format!("Cookie: pryamo={cookie}\r\n"),
@@ -47,18 +47,19 @@ impl<'a> Visitor<'a> {
         Answer::parse(&read)
     }
 
-    fn get(&mut self, path: &str) -> Answer {
+    pub fn get(&mut self, path: &str) -> Answer {
         self.ask("GET", path, "")
     }
 
-    fn sign_in(&mut self, name: &str, password: &str) -> Answer {
+    pub fn sign_in(&mut self, name: &str, password: &str) -> Answer {
         let body = format!("name={name}&password={}", password.replace(' ', "%20"));
         self.ask("POST", "/sign-in", &body)
     }
 
     /// The session's own token, from a page's form.
-    fn token(&mut self) -> String {
-        let page = self.get("/mirrors").body;
+    pub fn token(&mut self) -> String {
+        // Every page has a form: the one that signs out.
+        let page = self.get("/who").body;
         let (_, token) = page.split_once("name=\"csrf\" value=\"").unwrap();
         token.split('"').next().unwrap().to_owned()
     }

@@ -3,12 +3,14 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use pryamo::config::Config;
 
-use crate::daemon::{Ran, free_address, pryamo};
+use crate::daemon::{Daemon, Ran, Site, free_address, pryamo};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{FakeBitrix24, Options};
+use crate::lab::{Lab, asterisk_versions};
 use crate::world::World;
 
 /// Runs it in this folder, without an exchange.
@@ -131,6 +133,48 @@ fn without_a_terminal_the_missing_options_are_named() {
         assert!(ran.err.contains(missing), "{ran:?}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Where the calls of the trunk arrive, as the README says; nothing else is there yet.
+const ENTRY: &str =
+    "[lab-entry]\nexten => _X.,1,Gosub(pryamo,${EXTEN},1)\n same => n,Goto(ivr-1,s,1)\n";
+
+/// From the first command to the first routed call: as an administrator goes through the README.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_set_up_to_the_first_routed_call() {
+    let fake = FakeBitrix24::start(World::office(3).shared(), Options::default()).await;
+    for version in asterisk_versions() {
+        let conf = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(conf.path(), ENTRY).unwrap();
+        let site = Site::new("");
+        let url = format!("http://{}/forward", site.address);
+        let mut lab = Lab::start_with(&version, conf.path(), &url);
+        lab.phone("101", "answer");
+        let (before, _) = lab.call("79160000001", "74951110001");
+        assert_eq!(before.went, "ivr", "{version}: nothing asks pryamo yet");
+        site.configure(&format!(
+            "[asterisk]\nfolder = '{}'\ncommand = '{}'\n",
+            lab.etc().display(),
+            lab.console_command()
+        ));
+        let began = Instant::now();
+        std::fs::write(site.path("url"), fake.url()).unwrap();
+        let ran = site.run(&["setup", "--yes", "--crm", "bitrix24", "--url-file", "url"]);
+        assert_eq!(ran.code, 0, "{version}: {ran:?}");
+        assert!(
+            ran.out.contains("Asterisk has taken it"),
+            "{version}: {ran:?}"
+        );
+        assert!(!ran.out.contains("FAULT"), "{version}: {ran:?}");
+        let daemon = Daemon::start(&site);
+        let (routed, _) = lab.call("79160000001", "74951110002");
+        let took = began.elapsed();
+        assert_eq!(routed.went, "101", "{version}: {}", daemon.log());
+        assert!(!routed.name.is_empty(), "{version}");
+        println!("Asterisk {version}: from `pryamo setup` to a routed call in {took:.1?}");
+        let check = site.run(&["check"]);
+        assert!(!check.out.contains("FAULT"), "{version}: {check:?}");
+    }
 }
 
 /// Answers at a terminal of its own: prompt by prompt, as a person would.

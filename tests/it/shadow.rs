@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Site, free_address, wait_for};
+use crate::page::{PASSWORD, Visitor, set_password};
 
 const CLIENTS: &str = "\
 id;kind;name;phone;responsible;extension
@@ -273,6 +274,18 @@ fn a_reload_switches_it_on_and_off() {
     let asked = former.asked();
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert!(asked[0].ends_with("callid=on") && asked[1].ends_with("callid=again"));
+    // The page shows the same, and Now leads there.
+    set_password(&site, "olga", "--viewer");
+    let mut olga = Visitor::new(&daemon);
+    olga.sign_in("olga", PASSWORD);
+    assert!(olga.get("/").body.contains("href=\"/comparison\""));
+    let shown = olga.get("/comparison").body;
+    assert_eq!(
+        shown.matches("<td>another number</td>").count(),
+        2,
+        "{shown}"
+    );
+    assert!(shown.contains("102 Мария Весна"), "{shown}");
 }
 
 #[test]

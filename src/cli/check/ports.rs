@@ -26,6 +26,15 @@ pub(super) fn check(config: &Config, daemon_runs: bool) -> Vec<Finding> {
             may_lack,
         ));
     }
+    if let Some(address) = config.page.listen.filter(|_| config.page.enabled) {
+        found.push(judge(
+            address,
+            "page.listen",
+            "the page",
+            daemon_runs,
+            false,
+        ));
+    }
     if let Some(address) = config.hooks.listen {
         found.push(judge(address, "hooks.listen", "/hooks", daemon_runs, false));
     }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::wire::Problem;
 use crate::crm::budget::{Budget, Lane};
-use crate::crm::{CrmError, read_body};
+use crate::crm::{CrmError, read_body, send};
+use crate::record::CrmName;
 
 /// A block is tried again at most this often: more requests make it longer.
 const BLOCK_PAUSE: Duration = Duration::from_mins(10);
@@ -54,6 +55,7 @@ pub(super) struct Answer {
 
 /// The way to one account.
 pub(super) struct Link {
+    crm: CrmName,
     http: reqwest::Client,
     base: Url,
     budget: Budget,
@@ -80,12 +82,14 @@ struct Block {
 
 impl Link {
     pub(super) fn new(
+        crm: CrmName,
         http: reqwest::Client,
         base: Url,
         budget: Budget,
         patience: Patience,
     ) -> Self {
         Self {
+            crm,
             http,
             base,
             budget,
@@ -140,11 +144,8 @@ impl Link {
             _ => self.patience.timeout,
         };
         let sent_at = Instant::now();
-        let response = request
-            .timeout(timeout)
-            .send()
-            .await
-            .map_err(|error| unreachable(method, error))?;
+        let response = send(&self.crm, request.timeout(timeout)).await;
+        let response = response.map_err(|error| unreachable(method, error))?;
         let answer = self.read(method, response).await?;
         self.hold_back(&answer, sent_at)?;
         Ok(answer)
@@ -361,6 +362,7 @@ mod tests {
             first_retry: Duration::from_secs(1),
         };
         Link::new(
+            CrmName::new("retail"),
             crate::crm::http_client(None).unwrap(),
             Url::parse("https://demo.amocrm.ru").unwrap(),
             Budget::new(limits, false),

@@ -109,6 +109,7 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
         first_retry: Duration::from_millis(settings.limits.retry_ms.max(1)),
     };
     let link = Arc::new(Link::new(
+        common.name.clone(),
         http,
         base,
         Budget::new(limits, common.asked_lately),

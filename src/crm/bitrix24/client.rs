@@ -11,11 +11,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::super::budget::{Budget, Lane};
-use super::super::{CrmError, read_body};
+use super::super::{CrmError, read_body, send};
 use super::access::{Access, By};
 use super::operating::{Ledger, Reading};
 use super::refusal::Refusal;
 use super::wire;
+use crate::record::CrmName;
 
 /// How long a live lookup waits for a place in the bucket.
 const LIVE_PATIENCE: Duration = Duration::from_millis(300);
@@ -33,6 +34,7 @@ const OVERLOAD_PAUSE: Duration = Duration::from_mins(10);
 
 /// A way into one portal: its webhook or its application.
 pub(super) struct Client {
+    crm: CrmName,
     http: reqwest::Client,
     access: Access,
     /// The portal counts requests by the address they come from: all ways share one bucket.
@@ -96,12 +98,14 @@ enum TransportFault {
 
 impl Client {
     pub(super) fn new(
+        crm: CrmName,
         http: reqwest::Client,
         access: Access,
         budget: Arc<Budget>,
         ledger: Ledger,
     ) -> Self {
         Self {
+            crm,
             http,
             access,
             budget,
@@ -273,7 +277,8 @@ impl Client {
             Some(token) => request.json(&with_token(ask.body, token)),
             None => request.json(ask.body),
         };
-        let mut response = request.send().await.map_err(unreachable)?;
+        let response = send(&self.crm, request).await;
+        let mut response = response.map_err(unreachable)?;
         let status = response.status();
         if status.is_redirection() {
             return Err(moved(ask.about, &response));

@@ -19,6 +19,7 @@ use super::walk::Ceiling;
 use crate::crm::budget::{Budget, Limits};
 use crate::crm::oauth::store::Store;
 use crate::crm::{Common, Crm, SettingsError, http_client, judge_encryption};
+use crate::record::EntityKind;
 
 pub(super) const EXAMPLE: &str = r#"[[crm]]
 name = "sales"
@@ -147,6 +148,16 @@ impl PlanLimits {
     }
 }
 
+fn each_once(wanted: Vec<EntityKind>) -> Vec<EntityKind> {
+    let mut kinds = Vec::new();
+    for kind in wanted {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
+}
+
 /// Reads the table; asks nothing of the portal yet.
 pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, SettingsError> {
     let settings: Settings = table
@@ -166,10 +177,12 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
     let budget = Arc::new(limits.budget(common.share, common.asked_lately));
     let client = |access: Access| {
         let ledger = Ledger::new(limits.operating_seconds * common.share);
+        let budget = Arc::clone(&budget);
         Arc::new(Client::new(
+            common.name.clone(),
             http.clone(),
             access,
-            Arc::clone(&budget),
+            budget,
             ledger,
         ))
     };
@@ -191,12 +204,7 @@ pub(super) fn open(table: toml::Table, common: Common) -> Result<Arc<dyn Crm>, S
             )));
         }
     };
-    let mut kinds = Vec::new();
-    for kind in common.wanted {
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
-    }
+    let kinds = each_once(common.wanted);
     let queue = application
         .as_ref()
         .zip(by_application)

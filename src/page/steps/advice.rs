@@ -2,11 +2,10 @@
 
 mod people;
 
-use super::super::Language;
-use super::russian;
 use crate::decision::{CardMatch, Decision, EntityName, OutReason, Reason, Role, Said, Step};
 use crate::directory::Refreshed;
 use crate::record::{CrmName, EmployeeId, EntityId, EntityKind};
+use crate::told::{Language, russian};
 
 /// More than this nobody reads.
 const MOST: usize = 6;

@@ -1,10 +1,10 @@
 //! Single words of closed sets, short enough for a cell of a table.
 
-use super::super::Language;
 use crate::call::DialStatus;
 use crate::decision::{Reason, Role};
 use crate::journal::{End, KnownOutcome};
 use crate::presence::PhoneState;
+use crate::told::Language;
 
 fn choose(language: Language, russian: &'static str, english: &'static str) -> &'static str {
     match language {

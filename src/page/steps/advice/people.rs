@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::super::russian;
 use super::{About, Found, Rank, about_card};
 use crate::call::{DialStatus, ExtensionError};
 use crate::decision::{CandidateName, EntityName, HoursOf, Reason, Role, SkipReason, Step};
 use crate::presence::PhoneState;
 use crate::record::{CrmName, EntityId, EntityKind};
+use crate::told::russian;
 
 impl Found<'_> {
     pub(super) fn passed_over(&mut self, entity: &EntityName, why: &SkipReason) {

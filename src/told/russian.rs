@@ -14,7 +14,7 @@ use crate::presence::{Direction, PhoneState};
 use crate::record::{CrmName, EntityKind};
 
 /// A step as a sentence.
-pub(super) fn step(step: &Step) -> String {
+pub fn step(step: &Step) -> String {
     match step {
         Step::ReadCaller { written, phone } if *written == phone.to_string() => {
             format!("Номер звонящего — {phone}")
@@ -158,7 +158,7 @@ fn said(said: &Said) -> String {
 }
 
 /// Why somebody is not rung, as a sentence goes on.
-pub(super) fn skip(why: &SkipReason) -> String {
+pub fn skip(why: &SkipReason) -> String {
     match why {
         SkipReason::NoResponsible => "ответственный не назначен".to_owned(),
         SkipReason::UnknownEmployee(id) => {
@@ -203,7 +203,7 @@ fn already_tried(status: Option<DialStatus>) -> &'static str {
 }
 
 /// Whose hours, as a sentence goes on with them.
-pub(super) fn hours_of(whose: HoursOf) -> &'static str {
+pub fn hours_of(whose: HoursOf) -> &'static str {
     match whose {
         HoursOf::Employee => "часы сотрудника:",
         HoursOf::Extension => "часы этого добавочного:",
@@ -273,7 +273,7 @@ fn candidate(name: &CandidateName) -> String {
 }
 
 /// Somebody with the number that is rung, or that number alone.
-pub(super) fn person(name: &CandidateName) -> String {
+pub fn person(name: &CandidateName) -> String {
     let number = match &name.target {
         Target::Extension(extension) => format!("доб. {extension}"),
         Target::Outside(number) => format!("тел. {}", Target::Outside(number.clone())),
@@ -285,7 +285,7 @@ pub(super) fn person(name: &CandidateName) -> String {
 }
 
 /// A card as its list in the CRM would show it.
-pub(super) fn entity(name: &EntityName) -> String {
+pub fn entity(name: &EntityName) -> String {
     with_kind(kind_name(name.kind), name)
 }
 
@@ -330,7 +330,7 @@ fn kind_of(kind: EntityKind) -> &'static str {
 }
 
 /// A field that decides, and its card.
-pub(super) fn card_field(found: &CardMatch) -> String {
+pub fn card_field(found: &CardMatch) -> String {
     let CardMatch {
         kind, id, field, ..
     } = found;
@@ -372,7 +372,7 @@ fn plural(count: usize, [one, few, many]: [&'static str; 3]) -> &'static str {
 }
 
 /// The text with a capital letter in front.
-pub(super) fn capital(text: &str) -> String {
+pub fn capital(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     first.chain(letters.clone()).collect()
