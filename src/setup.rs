@@ -386,7 +386,7 @@ pub fn write(path: &Path, text: &str, stamp: &str) -> Result<Written, SetupError
     let folder = folder.unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(refused("make", folder))?;
     let before = fs::metadata(path).ok();
-    let backup = beside(path, stamp);
+    let backup = free_beside(path, stamp);
     if before.is_some() {
         let former = fs::read(path).map_err(refused("read", path))?;
         put(&backup, &former, before.as_ref()).map_err(refused("write", &backup))?;
@@ -426,6 +426,14 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     PathBuf::from(name)
+}
+
+/// Two changes of one second must not lose the first state.
+fn free_beside(path: &Path, stamp: &str) -> PathBuf {
+    let numbered = (2..).map(|number| beside(path, &format!("{stamp}-{number}")));
+    let mut names = std::iter::once(beside(path, stamp)).chain(numbered);
+    let free = names.find(|name| !name.exists());
+    free.unwrap_or_else(|| beside(path, stamp))
 }
 
 fn refused(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SetupError {

@@ -2,7 +2,7 @@
 //! learned, and the rights that pryamo asks for allow nothing else.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use pryamo::serve;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Site, free_address, wait_for};
+use crate::daemon::{Daemon, Site, free_address, free_listener, wait_for};
 use crate::lab::{Dialplan, Lab, asterisk_versions};
 use crate::office::{extension, number};
 
@@ -232,7 +232,7 @@ fn restarts_of_either_side_are_survived() {
         wait_for("the restarted daemon to know it", || {
             (rings(&daemon) == Some(String::new())).then_some(())
         });
-        assert!(daemon.log().contains("Asterisk tells how its phones stand"));
+        daemon.logged("Asterisk tells how its phones stand");
     }
 }
 
@@ -306,7 +306,7 @@ struct Door {
 
 impl Door {
     fn open() -> Self {
-        let listener = TcpListener::bind(free_address()).unwrap();
+        let listener = free_listener();
         let address = listener.local_addr().unwrap();
         let leads_to: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
         let target = Arc::clone(&leads_to);

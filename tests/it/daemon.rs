@@ -30,13 +30,19 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// Below the ports that the kernel gives to outgoing connections: there somebody who knocks until a
 /// daemon listens may be connected to himself, and the daemon finds its port taken.
 pub fn free_address() -> SocketAddr {
+    free_listener().local_addr().unwrap()
+}
+
+/// Listens on such a port: a process that another test starts at this moment may hold it a while longer
+/// than we do, so that it cannot be had again at once.
+pub fn free_listener() -> TcpListener {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 4000).unwrap();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 3000 + start.wrapping_add(step) % 4000;
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return listener.local_addr().unwrap();
+            return listener;
         }
     }
 }
@@ -200,6 +206,14 @@ impl Daemon {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The log once it says this: a thread of its own writes it, behind what it tells of.
+    pub fn logged(&self, text: &str) -> String {
+        wait_for(&format!("the log to say `{text}`"), || {
+            let log = self.log();
+            log.contains(text).then_some(log)
+        })
     }
 
     pub fn id(&self) -> u32 {

@@ -161,7 +161,7 @@ async fn a_full_disk_stops_no_call_and_damages_nothing() {
     move_clients(&world, 10, fake.clock());
     let error = wait_for("the full disk to be told", || told(&daemon));
     assert!(error.contains("full"), "{error}");
-    assert!(daemon.log().contains("it answers with what it has"));
+    daemon.logged("it answers with what it has");
     all_are_answered(&daemon, 0);
 
     std::fs::remove_file(&ballast).unwrap();

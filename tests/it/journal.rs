@@ -97,7 +97,7 @@ fn an_entry_tells_the_whole_call() {
     assert_eq!(told["steps"][0]["step"], explained["steps"][0]["step"]);
     assert_eq!(
         told["steps"][0]["text_ru"],
-        "Номер звонящего «79161234501» — это +79161234501"
+        "Номер звонящего — +79161234501"
     );
     // A question without a call id is an entry of its own; one after the call is none.
     for query in [

@@ -87,6 +87,7 @@ async fn a_crm_is_tried_written_down_and_answers() {
     let second = send(&mut anna, "/setup/crm", &second);
     assert!(second.body.contains("Written: "), "{}", second.body);
     assert!(!second.body.contains(&token));
+    assert_eq!(backups(&site), 2);
     wait_for("both mirrors", || {
         let page = anna.get("/mirrors").body;
         (page.contains("<h2>bitrix24</h2>") && page.contains("<h2>retail</h2>")).then_some(())
@@ -148,10 +149,10 @@ fn what_the_commands_say_is_shown() {
     assert!(failed.contains("no-such-asterisk"), "{failed}");
     assert_eq!(std::fs::read_dir(&asterisk).unwrap().count(), 0);
     // The file, read again: a good one is taken over, a bad one changes nothing.
-    site.configure(&format!("[name]\nmost_bytes = 20\n{crms}"));
+    site.configure(&format!("[name]\nbytes = 20\n{crms}"));
     let reloaded = send(&mut anna, "/setup/reload", &[]).body;
     assert!(
-        reloaded.contains("In force from now on: name.most_bytes"),
+        reloaded.contains("In force from now on: name.bytes"),
         "{reloaded}"
     );
     site.configure("[forwrad]\n");

@@ -216,8 +216,7 @@ fn keys_that_wait_for_a_restart_are_named_and_the_rest_is_taken_over() {
     for key in ["forward.listen", "forward.threads", "journal.days"] {
         assert!(waiting.contains(key) && !taken.contains(key), "{ran:?}");
     }
-    let log = daemon.log();
-    assert!(log.contains("waits for a restart"), "{log}");
+    daemon.logged("waits for a restart");
     let ring = |body: &str| value(body, "ring");
     assert_eq!(
         ring(&daemon.forward("phone=79161234501")).as_deref(),

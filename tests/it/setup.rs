@@ -135,7 +135,8 @@ fn without_a_terminal_the_missing_options_are_named() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Where the calls of the trunk arrive, as the README says; nothing else is there yet.
+/// Where the calls of the trunk arrive: first nothing asks pryamo, then it is as the README says.
+const BEFORE: &str = "[lab-entry]\nexten => _X.,1,Goto(ivr-1,s,1)\n";
 const ENTRY: &str =
     "[lab-entry]\nexten => _X.,1,Gosub(pryamo,${EXTEN},1)\n same => n,Goto(ivr-1,s,1)\n";
 
@@ -145,7 +146,7 @@ async fn from_set_up_to_the_first_routed_call() {
     let fake = FakeBitrix24::start(World::office(3).shared(), Options::default()).await;
     for version in asterisk_versions() {
         let conf = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(conf.path(), ENTRY).unwrap();
+        std::fs::write(conf.path(), BEFORE).unwrap();
         let site = Site::new("");
         let url = format!("http://{}/forward", site.address);
         let mut lab = Lab::start_with(&version, conf.path(), &url);
@@ -167,6 +168,10 @@ async fn from_set_up_to_the_first_routed_call() {
         );
         assert!(!ran.out.contains("FAULT"), "{version}: {ran:?}");
         let daemon = Daemon::start(&site);
+        let custom = lab.etc().join("extensions_custom.conf");
+        let installed = std::fs::read_to_string(&custom).unwrap();
+        std::fs::write(&custom, installed.replace(BEFORE, ENTRY)).unwrap();
+        lab.console("dialplan reload");
         let (routed, _) = lab.call("79160000001", "74951110002");
         let took = began.elapsed();
         assert_eq!(routed.went, "101", "{version}: {}", daemon.log());

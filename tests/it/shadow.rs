@@ -178,11 +178,10 @@ fn every_verdict_is_reached_counted_and_told() {
     assert_eq!(other["theirs"]["number"], "103");
     assert_eq!(other["caller"], "+7916***4502");
     assert_eq!(other["call_id"], "cother_number");
-    let log = daemon.log();
-    let lines = log
-        .lines()
-        .filter(|line| line.contains("former module disagrees"));
-    assert_eq!(lines.count(), 4, "{log}");
+    let log = wait_for("four lines in the log", || {
+        let log = daemon.log();
+        (log.matches("former module disagrees").count() == 4).then_some(log)
+    });
     assert!(!log.contains("79161234502"), "{log}");
     // Asked as the PBX asked, but for our own token.
     let asked = former.asked();
