@@ -282,6 +282,19 @@ async fn an_operator_works_with_the_page() {
     browser.shows("own person").await;
     browser.click("details summary").await;
     browser.shows("the caller's number").await;
+    // Set-up: what `check` finds, and a CRM that does not answer.
+    browser.click(".who a[hreflang=ru]").await;
+    browser.go(&format!("{base}/setup")).await;
+    browser.click("#check").await;
+    browser.shows("clients.csv: 4 cards").await;
+    assert_eq!(browser.faults().await, [] as [String; 0]);
+    browser.screenshot("setup-checked-ru-desktop-light").await;
+    browser.click("details:nth-of-type(3) summary").await;
+    browser.fill("file", "/nowhere/clients.csv").await;
+    browser.click("#connect-csv").await;
+    browser.shows("ничего не записано").await;
+    assert_eq!(browser.faults().await, [] as [String; 0]);
+    browser.screenshot("setup-refused-ru-desktop-light").await;
     assert_eq!(browser.complaints().await, [] as [String; 0]);
     browser.client.clone().close().await.unwrap();
 }
