@@ -300,6 +300,20 @@ pub fn parts(api: &Api) -> Vec<Part> {
     parts
 }
 
+/// Says whether every mirror has had its first walk and knows its employees.
+pub fn is_whole(api: &Api) -> bool {
+    every_part(api, &parts(api), |part| part.whole)
+}
+
+/// Says whether every mirror has parts and all of them are so.
+fn every_part(api: &Api, parts: &[Part], is_so: fn(&Part) -> bool) -> bool {
+    // Cards without employees would send every caller the standard route.
+    api.mirrors.iter().all(|mirror| {
+        let own = parts.iter().filter(|part| part.crm == *mirror.name());
+        own.clone().count() > 1 && own.clone().all(is_so)
+    })
+}
+
 /// How many records there are of a CRM's kind, or employees.
 fn records(counts: &[Count], api: &Api, part: &Part) -> u64 {
     if part.kind == EMPLOYEE {
@@ -314,11 +328,7 @@ fn records(counts: &[Count], api: &Api, part: &Part) -> u64 {
 async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let counts = api.directory.counts().await.unwrap_or_default();
     let parts = parts(&api);
-    // Cards without employees would send every caller the standard route.
-    let has_all = api.mirrors.iter().all(|mirror| {
-        let own = parts.iter().filter(|part| part.crm == *mirror.name());
-        own.clone().count() > 1 && own.clone().all(|part| part.whole && !part.too_old)
-    });
+    let has_all = every_part(&api, &parts, |part| part.whole && !part.too_old);
     let status = if has_all {
         StatusCode::OK
     } else {

@@ -157,6 +157,10 @@ fn describe_state() {
         "pryamo_walk_done_ratio",
         "The part of the running walk that is done, 0 to 1; 1 between walks"
     );
+    describe_gauge!(
+        "pryamo_hygiene_findings",
+        "What the last look through all cards found to be mended in the CRM, by list"
+    );
 }
 
 /// Counts an answer to a PBX.
@@ -289,6 +293,12 @@ pub fn show_walk(crm: &CrmName, kind: &'static str, running: Option<f64>, was_wh
 pub fn show_roster(employees: usize, ringable: usize) {
     gauge!("pryamo_employees").set(employees as f64);
     gauge!("pryamo_employees_ringable").set(ringable as f64);
+}
+
+/// Shows how much is to be mended in the CRM; `list` is one of a closed set.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn show_findings(list: &'static str, count: u64) {
+    gauge!("pryamo_hygiene_findings", "list" => list).set(count as f64);
 }
 
 /// Shows whether there is a line to Asterisk's Manager Interface.

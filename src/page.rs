@@ -17,6 +17,7 @@ mod now;
 mod session;
 mod setup;
 pub mod steps;
+mod trend;
 pub mod users;
 mod view;
 mod who;

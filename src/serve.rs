@@ -6,6 +6,7 @@ mod mirrors;
 mod pbx;
 mod reload;
 mod standing;
+mod surveys;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -220,6 +221,7 @@ impl Daemon {
             tasks.spawn(answer_page(listener, Arc::clone(&current), stop.clone()));
         }
         pbx.follow(&current, &standing.clock, &tasks);
+        tasks.spawn(surveys::run(&standing, &current));
         mirrors.start(&stop, &tasks);
         let mut threads = answer_on_threads(&listener, &current, config.forward.threads, &stop)?;
         threads.extend(fastagi::answer(fastagi, &current, &stop)?);

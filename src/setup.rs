@@ -573,10 +573,10 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "b");
         assert_eq!(fs::read_to_string(&backup).unwrap(), "a");
         // A former state is never lost, not even to the next one of the same second.
-        assert!(write(&path, "c", "then").is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "b");
-        let files = fs::read_dir(path.parent().unwrap()).unwrap().count();
-        assert_eq!(files, 2);
+        let second = write(&path, "c", "then").unwrap().backup.unwrap();
+        assert_eq!(fs::read_to_string(&backup).unwrap(), "a");
+        assert_eq!(fs::read_to_string(&second).unwrap(), "b");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! writer. Knows no CRM.
 
 mod file;
+mod findings;
 mod hygiene;
 mod lookup;
 mod own_rows;
@@ -25,8 +26,8 @@ use serde::Deserialize;
 use self::row::Source;
 use self::store::{Store, store_error};
 use super::{
-    Change, Count, Directory, DirectoryError, Kind, OpenError, Opening, OwnRow, QueueLength,
-    Queued, Roster, RosterRules, Survey, SyncState, Unseen, Waiting,
+    Change, Count, Directory, DirectoryError, Findings, Kind, OpenError, Opening, OwnRow,
+    QueueLength, Queued, Roster, RosterRules, Survey, SyncState, Unseen, Waiting,
 };
 use crate::phone::E164;
 use crate::record::{CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind, Notice, Staff};
@@ -201,6 +202,22 @@ impl Directory for Embedded {
     async fn survey(&self) -> Result<Survey, DirectoryError> {
         self.aside("was looking through its cards", Store::survey_cards)
             .await
+    }
+
+    async fn keep_findings(&self, day: i64, found: Findings) -> Result<(), DirectoryError> {
+        let doing = "was storing what is to be mended";
+        self.aside(doing, move |store| {
+            store.write(doing, |transaction| findings::put(transaction, day, &found))
+        })
+        .await
+    }
+
+    async fn findings(&self, from: i64) -> Result<Vec<(i64, Findings)>, DirectoryError> {
+        let doing = "was reading what was to be mended";
+        self.aside(doing, move |store| {
+            store.survey(doing, |connection| findings::since(connection, from))
+        })
+        .await
     }
 
     async fn apply(&self, change: Change) -> Result<(), DirectoryError> {

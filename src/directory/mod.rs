@@ -21,7 +21,8 @@ pub use colleague::{Colleague, Origin, Origins};
 pub use own_row::{OwnRow, OwnRowError, RowFault, set_checked};
 pub use roster::{Conflict, CrmRules, Override, Roster, RosterRules};
 pub use survey::{
-    CardRef, Left, LeftCard, SharedNumber, Survey, Surveyed, Surveyor, Tally, UnreadNumber,
+    CardRef, Findings, Left, LeftCard, SharedNumber, Survey, Surveyed, Surveyor, Tally,
+    UnreadNumber,
 };
 
 use crate::phone::E164;
@@ -80,6 +81,13 @@ pub trait Directory: Send + Sync {
     /// cards, and holds up neither lookups nor those who store; two at once wait for each other. Use
     /// a [`Surveyor`].
     async fn survey(&self) -> Result<Survey, DirectoryError>;
+
+    /// Keeps how much there was to be mended on a day, in place of what was kept for it before. Days
+    /// are those of [`Findings::day_of`]; the newest [`Findings::DAYS_KEPT`] are kept.
+    async fn keep_findings(&self, day: i64, findings: Findings) -> Result<(), DirectoryError>;
+
+    /// What was kept for `from` and the days after it, the oldest first.
+    async fn findings(&self, from: i64) -> Result<Vec<(i64, Findings)>, DirectoryError>;
 
     /// Stores cards with the state of the sync that brought them, in one transaction.
     ///

@@ -1,6 +1,7 @@
 //! What somebody should mend in the CRM, found by looking through all cards: [`Survey`].
 //!
-//! It takes seconds, so whoever shows it keeps the last one in a [`Surveyor`].
+//! It takes seconds, so whoever shows it keeps the last one in a [`Surveyor`]. How much each day's
+//! survey found is kept as [`Findings`]: figures that should fall.
 
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{Directory, DirectoryError};
+use super::{Directory, DirectoryError, Roster};
 use crate::phone::E164;
 use crate::record::{CrmName, EmployeeId, EntityId, EntityKind};
+
+const SECONDS_PER_DAY: i64 = 86_400;
 
 /// What is to be mended. Closed leads and deals are left out: they decide no call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -122,6 +125,39 @@ pub struct UnreadNumber {
     pub text: String,
 }
 
+/// How much there was to be mended, as it is kept for a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Numbers with several responsibles, see [`Survey::shared`].
+    pub shared: u64,
+    /// Cards on people who are gone, see [`Survey::left`].
+    pub left: u64,
+    /// Numbers that cannot be read, see [`Survey::unread`].
+    pub unread: u64,
+    /// Employees who cannot be rung for want of an extension.
+    pub without_extension: u64,
+}
+
+impl Findings {
+    /// So many days are kept, the newest.
+    pub const DAYS_KEPT: u32 = 400;
+
+    /// What a survey and the roster of the same moment say.
+    pub fn of(survey: &Survey, roster: &Roster) -> Self {
+        Self {
+            shared: survey.shared.total,
+            left: survey.left.total,
+            unread: survey.unread.total,
+            without_extension: roster.without_extension().len() as u64,
+        }
+    }
+
+    /// The day under which the findings of a moment are kept: days since 1970, by UTC.
+    pub fn day_of(at: Timestamp) -> i64 {
+        at.as_second().div_euclid(SECONDS_PER_DAY)
+    }
+}
+
 /// The last survey.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Surveyed {
@@ -188,6 +224,13 @@ impl Surveyor {
                 // Also when the task is cut short with its runtime, or panics.
                 let _end = End(&surveyor);
                 let surveyed = surveyor.directory.survey().await;
+                if let Err(error) = &surveyed {
+                    let error: &dyn std::error::Error = error;
+                    tracing::warn!(
+                        error,
+                        "cannot look through the cards for what is to be mended"
+                    );
+                }
                 let at = (surveyor.clock)();
                 surveyor.state.send_modify(|state| match surveyed {
                     Ok(survey) => {
@@ -199,6 +242,20 @@ impl Surveyor {
             });
         }
         begins
+    }
+
+    /// Waits for a survey to succeed after `known`; `None` stands for before the first.
+    pub async fn after(&self, known: Option<&Arc<Surveyed>>) -> Arc<Surveyed> {
+        let mut state = self.state.subscribe();
+        loop {
+            let latest = state.borrow_and_update().latest.clone();
+            let is_known = |latest: &Arc<Surveyed>| known.is_some_and(|it| Arc::ptr_eq(it, latest));
+            if let Some(latest) = latest.filter(|latest| !is_known(latest)) {
+                return latest;
+            }
+            // The sender lives as long as `self`: this cannot fail.
+            let _ = state.changed().await;
+        }
     }
 
     /// Waits until none runs.
@@ -218,5 +275,19 @@ struct End<'a>(&'a Surveyor);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         self.0.state.send_modify(|state| state.running = false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_in_utc() {
+        let day = |written: &str| Findings::day_of(written.parse().unwrap());
+        assert_eq!(day("1970-01-01T23:59:59Z"), 0);
+        assert_eq!(day("1969-12-31T23:59:59Z"), -1);
+        assert_eq!(day("2026-11-22T00:00:00Z"), 20_779);
+        assert_eq!(day("2026-11-22T02:59:59+03:00"), 20_778);
     }
 }

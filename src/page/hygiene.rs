@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
+use super::trend::{self, Trend};
 use super::view::View;
-use super::{Page, back_to, employee_path};
-use crate::directory::{CardRef, Left, Roster, Survey};
+use super::{Fault, Page, back_to, employee_path};
+use crate::directory::{CardRef, DirectoryError, Findings, Left, Roster, Survey};
 use crate::record::EmployeeId;
 
 /// Rows of each list; the count says how many there are.
@@ -21,7 +22,7 @@ struct Shown<'a> {
     is_running: bool,
     counted_at: Option<String>,
     fault: Option<String>,
-    lists: Vec<List>,
+    lists: Vec<(List, Option<Trend>)>,
 }
 
 /// Something to mend.
@@ -53,6 +54,10 @@ pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response 
     if let Some(latest) = &latest {
         lists.extend(surveyed(&page, &view, &roster, &latest.survey));
     }
+    let lists = match with_trends(&page, &view, lists).await {
+        Ok(lists) => lists,
+        Err(error) => return Fault::Failed(crate::fault::told(&error)).into_response(),
+    };
     view.render(&Shown {
         view: &view,
         is_running: page.surveyor.is_running(),
@@ -68,6 +73,28 @@ pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response 
 pub(super) async fn refresh(State(page): State<Arc<Page>>, view: View) -> Response {
     page.surveyor.refresh();
     back_to(&view, "/hygiene")
+}
+
+/// With each list how its count went, as far as it is known.
+async fn with_trends(
+    page: &Page,
+    view: &View,
+    lists: Vec<List>,
+) -> Result<Vec<(List, Option<Trend>)>, DirectoryError> {
+    let today = Findings::day_of(view.now);
+    let kept = page.api.directory.findings(today - trend::DAYS).await?;
+    let with_trend = |list: List| {
+        let count = |findings: &Findings| match list.id {
+            "shared" => findings.shared,
+            "left" => findings.left,
+            "unread" => findings.unread,
+            _ => findings.without_extension,
+        };
+        let past = kept.iter().map(|(day, findings)| (*day, count(findings)));
+        let trend = trend::of(view, past, today, list.total);
+        (list, trend)
+    };
+    Ok(lists.into_iter().map(with_trend).collect())
 }
 
 fn without_extension(view: &View, roster: &Roster) -> List {

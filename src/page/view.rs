@@ -268,19 +268,27 @@ pub(super) async fn choose_language(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(language: Language) -> View {
-        View {
+impl View {
+    /// What a stranger has at `path`, at noon of 22 November 2026.
+    pub(super) fn of_stranger(language: Language, path: &str) -> Self {
+        Self {
             language,
             base: "/pryamo".to_owned(),
-            path: "/journal".to_owned(),
+            path: path.to_owned(),
             visitor: None,
             has_comparison: false,
             zone: TimeZone::UTC,
             now: Timestamp::from_second(1_795_348_800).unwrap(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(language: Language) -> View {
+        View::of_stranger(language, "/journal")
     }
 
     #[test]

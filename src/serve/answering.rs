@@ -37,6 +37,8 @@ pub(super) struct Answering {
     pub(super) hooks: axum::Router,
     /// The operators' page.
     pub(super) page: Option<axum::Router>,
+    /// What the JSON addresses and the page answer from.
+    pub(super) api: Arc<Api>,
     /// Asks the CRMs while a caller waits.
     live: Arc<Live>,
 }
@@ -72,7 +74,7 @@ impl Answering {
             Arc::clone(&live),
         )?);
         let page = page(config, standing, &api, presence);
-        let api = api::routes(api);
+        let addresses = api::routes(Arc::clone(&api));
         let hooks = hooks::routes(Arc::new(open_hooks(config, mirrors)));
         let reception = Arc::new(Reception::new(
             router,
@@ -89,8 +91,8 @@ impl Answering {
             },
             shadow: Arc::clone(&standing.shadow),
             api: match config.hooks.listen {
-                None => api.merge(hooks.clone()),
-                Some(_) => api,
+                None => addresses.merge(hooks.clone()),
+                Some(_) => addresses,
             },
             page: match config.page.listen {
                 None => page.clone(),
@@ -108,6 +110,7 @@ impl Answering {
             agi: Arc::new(agi),
             hooks,
             page,
+            api,
             live,
         })
     }

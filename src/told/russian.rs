@@ -362,7 +362,7 @@ fn utc(at: Timestamp) -> String {
 }
 
 /// The form of a word behind a number: 1 карточка, 2 карточки, 5 карточек.
-fn plural(count: usize, [one, few, many]: [&'static str; 3]) -> &'static str {
+pub fn plural(count: usize, [one, few, many]: [&'static str; 3]) -> &'static str {
     match (count % 10, count % 100) {
         (_, 11..=14) => many,
         (1, _) => one,

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use pryamo::directory::{
-    CardRef, Change, Count, CrmRules, Directory, DirectoryError, KINDS, Kind, Left, LeftCard,
-    OpenError, Opening, Origin, Origins, Override, OwnRow, RosterRules, Survey, Surveyor,
+    CardRef, Change, Count, CrmRules, Directory, DirectoryError, Findings, KINDS, Kind, Left,
+    LeftCard, OpenError, Opening, Origin, Origins, Override, OwnRow, RosterRules, Survey, Surveyor,
     SyncState, Tally, Unseen,
 };
 use pryamo::phone::{E164, Region};
@@ -1379,13 +1379,69 @@ async fn a_surveyor_keeps_the_last_survey() {
         assert_eq!((latest.survey.left.total, latest.at), (1, now));
         assert!(surveyor.error().is_none());
         assert!(surveyor.refresh());
+        let next = surveyor.after(Some(&latest)).await;
         surveyor.ended().await;
-        assert_eq!(surveyor.latest(), Some(latest));
+        assert!(!Arc::ptr_eq(&next, &latest));
+        assert_eq!((surveyor.latest(), &next), (Some(latest), &next));
+        assert!(Arc::ptr_eq(&surveyor.after(None).await, &next));
+    }
+}
+
+#[tokio::test]
+async fn a_day_keeps_the_last_of_its_findings() {
+    for bench in benches() {
+        let found = |left| Findings {
+            shared: 1,
+            left,
+            unread: 3,
+            without_extension: 4,
+        };
+        {
+            let store = bench.open();
+            assert_eq!(store.findings(i64::MIN).await.unwrap(), []);
+            for (day, left) in [(20_779, 7), (20_780, 5), (20_778, 9), (20_780, 6)] {
+                store.keep_findings(day, found(left)).await.unwrap();
+            }
+        }
+        let store = bench.open();
+        let all = [(20_778, found(9)), (20_779, found(7)), (20_780, found(6))];
+        assert_eq!(store.findings(0).await.unwrap(), all);
+        assert_eq!(store.findings(20_779).await.unwrap(), all[1..]);
+        assert_eq!(store.findings(20_781).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn findings_of_the_newest_days_are_kept() {
+    for bench in benches() {
+        let store = bench.open();
+        let kept = i64::from(Findings::DAYS_KEPT);
+        for day in 0..kept + 3 {
+            let found = Findings {
+                shared: day.unsigned_abs(),
+                ..Findings::default()
+            };
+            store.keep_findings(day, found).await.unwrap();
+        }
+        let days = async || {
+            let kept = store.findings(0).await.unwrap();
+            kept.iter().map(|(day, _)| *day).collect::<Vec<_>>()
+        };
+        assert_eq!(days().await, (3..kept + 3).collect::<Vec<_>>());
+        // A clock that ran far ahead for a day costs one day.
+        let ahead = kept + 100_000;
+        store
+            .keep_findings(ahead, Findings::default())
+            .await
+            .unwrap();
+        let left: Vec<_> = (4..kept + 3).chain([ahead]).collect();
+        assert_eq!(days().await, left);
     }
 }
 
 /// What each format has added, newest first, by the format before it.
-const ADDED: [(i64, &[&str]); 3] = [
+const ADDED: [(i64, &[&str]); 4] = [
+    (4, &["findings"]),
     (3, &["own_rows", "unread"]),
     (2, &["departments"]),
     (1, &["notices", "news"]),
@@ -1420,9 +1476,14 @@ async fn every_older_format_is_taken_over() {
         let mut lost = change(&sales(), Contact, vec![(owned(Contact, "1", "11"), vec![])]);
         lost.unread = vec![(EntityId::new("1"), "lost".to_owned())];
         store.apply(lost).await.unwrap();
-        assert_eq!(store.survey().await.unwrap().unread.total, 1);
+        let survey = store.survey().await.unwrap();
+        assert_eq!(survey.unread.total, 1);
+        let findings = Findings::of(&survey, &store.roster());
+        store.keep_findings(20_779, findings).await.unwrap();
         drop(store);
-        assert_eq!(bench.open().own_rows().await.unwrap().len(), 1);
+        let store = bench.open();
+        assert_eq!(store.own_rows().await.unwrap().len(), 1);
+        assert_eq!(store.findings(0).await.unwrap(), [(20_779, findings)]);
     }
 }
 

@@ -346,7 +346,8 @@ pub fn value(answer: &str, key: &str) -> Option<String> {
     )
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+/// A connection that waits no longer than a test may.
+pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, Ran, Site, wait_for};
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
+use crate::page::{PASSWORD, Visitor, set_password};
 use crate::world::{World, call_of};
 
 const PROMTOOL: &str = "/usr/bin/promtool";
@@ -157,6 +158,21 @@ fn the_manual_tells_of_every_metric_and_of_no_other() {
     assert_eq!(told, described());
 }
 
+/// Looks on the page what is to be mended, and waits until monitors see it.
+fn survey(site: &Site, daemon: &Daemon) {
+    set_password(site, "anna", "");
+    let mut anna = Visitor::new(daemon);
+    anna.sign_in("anna", PASSWORD);
+    assert_eq!(anna.get("/hygiene").status, 200);
+    for list in ["shared", "left", "unread", "without_extension"] {
+        let label = format!("list=\"{list}\"");
+        wait_for(list, || {
+            let metrics = daemon.get("/metrics").body;
+            values(&metrics, "pryamo_hygiene_findings", &[&label]).pop()
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_has_no_complaint_about_a_daemons_metrics() {
     let fake = FakeBitrix24::start(
@@ -178,6 +194,7 @@ async fn prometheus_has_no_complaint_about_a_daemons_metrics() {
     daemon.forward("phone=anonymous&trunk=s");
     let metrics = daemon.get("/metrics").body;
     assert_eq!(values(&metrics, "pryamo_breaker_open", &["sales"]), [0.0]);
+    survey(&site, &daemon);
     // The webhook is deleted: the first unknown caller suspends the live lookups, the second is told so.
     fake.set_mood(Mood::Revoked);
     daemon.forward("phone=79031112233&trunk=s");

@@ -1,8 +1,15 @@
 //! The operators' page without a browser: who gets in, what they may do, and what comes of it.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::daemon::{Answer, Daemon, Site, wait_for};
+use jiff::Timestamp;
+use pryamo::config::Config;
+use pryamo::serve;
+
+use crate::daemon::{Answer, Daemon, Site, connect, wait_for};
 
 const CLIENTS: &str = "\
 id;kind;name;company;phone;responsible;extension
@@ -13,15 +20,19 @@ id;kind;name;company;phone;responsible;extension
 pub const PASSWORD: &str = "correct horse";
 
 /// Somebody's browser: a session's cookie.
-pub struct Visitor<'a> {
-    daemon: &'a Daemon,
+pub struct Visitor {
+    address: SocketAddr,
     cookie: String,
 }
 
-impl<'a> Visitor<'a> {
-    pub fn new(daemon: &'a Daemon) -> Self {
+impl Visitor {
+    pub fn new(daemon: &Daemon) -> Self {
+        Self::at(daemon.address)
+    }
+
+    fn at(address: SocketAddr) -> Self {
         let cookie = String::new();
-        Self { daemon, cookie }
+        Self { address, cookie }
     }
 
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
@@ -35,7 +46,7 @@ impl<'a> Visitor<'a> {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut stream = self.daemon.connect();
+        let mut stream = connect(self.address);
         stream.write_all(request.as_bytes()).unwrap();
         let mut read = Vec::new();
         stream.read_to_end(&mut read).unwrap();
@@ -313,4 +324,75 @@ fn it_works_behind_a_proxy_and_at_an_address_of_its_own() {
         b"GET /pryamo/assets/style.css HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(style.status, 200);
+}
+
+/// How many days' figures of what is to be mended lie in the directory.
+fn days_kept(site: &Site) -> Option<i64> {
+    let file = rusqlite::Connection::open(site.path("data/directory.sqlite")).unwrap();
+    file.query_row("SELECT count(*) FROM findings", [], |row| row.get(0))
+        .ok()
+}
+
+/// A tile of the page, from its list's name to its end.
+fn tile(page: &str, list: &str) -> String {
+    let begins = format!("<a class=\"tile\" href=\"#{list}\">");
+    let (_, tile) = page.split_once(&begins).unwrap_or_default();
+    tile.split("</a>").next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_to_be_mended_falls_from_one_survey_to_the_next() {
+    const MONTH: i64 = 30 * 86_400;
+    let site = site();
+    let config = Config::load(Some(&site.config())).unwrap();
+    let second = Arc::new(AtomicI64::new(1_795_348_800));
+    let clock = Arc::clone(&second);
+    let clock = move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap();
+    let daemon = serve::Daemon::start(&config, Arc::new(clock))
+        .await
+        .unwrap();
+    set_password(&site, "anna", "");
+    let mut anna = Visitor::at(daemon.address);
+    anna.sign_in("anna", PASSWORD);
+    wait_for("the first mirror", || {
+        (anna.get("/readyz").status == 200).then_some(())
+    });
+    // The page's first visitor begins a survey, and so does the button.
+    let first = wait_for("the first survey", || {
+        let page = anna.get("/hygiene").body;
+        page.contains("href=\"#shared\"").then_some(page)
+    });
+    wait_for("the first day's figures", || {
+        (days_kept(&site) == Some(1)).then_some(())
+    });
+    let first = tile(&first, "without-extension");
+    assert!(first.contains("<b>1</b>"), "{first}");
+    assert!(!first.contains("<svg") && !first.contains("ago"), "{first}");
+
+    second.fetch_add(MONTH, Ordering::SeqCst);
+    let token = anna.token();
+    let who = "%D0%92%D0%B8%D0%BA%D1%82%D0%BE%D1%80%20%D0%9D%D0%BE%D0%B2%D0%B5%D0%BD%D1%8C%D0%BA%D0%B8%D0%B9";
+    let set = format!("csrf={token}&crm=list&id={who}&extension=105");
+    assert_eq!(anna.ask("POST", "/employees/set", &set).status, 303);
+    let again = format!("csrf={token}");
+    assert_eq!(anna.ask("POST", "/hygiene/refresh", &again).status, 303);
+    wait_for("another day's figures", || {
+        (days_kept(&site) == Some(2)).then_some(())
+    });
+    let page = anna.get("/hygiene").body;
+    let fell = tile(&page, "without-extension");
+    for part in [
+        "<b>0</b>",
+        "role=\"img\" aria-label=\"30 days ago: 1, now: 0\"",
+        "<small class=\"good\">30 days ago: 1</small>",
+    ] {
+        assert!(fell.contains(part), "{part}: {fell}");
+    }
+    let stayed = tile(&page, "shared");
+    assert!(
+        stayed.contains("<small class=\"\">30 days ago: 0</small>"),
+        "{stayed}"
+    );
+    assert!(!page.contains("style="), "{page}");
+    daemon.stop().await;
 }

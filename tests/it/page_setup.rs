@@ -8,7 +8,7 @@ use crate::page::{PASSWORD, Visitor, set_password};
 use crate::world::{World, call_of};
 
 /// A form of the page, with the session's token.
-fn send(visitor: &mut Visitor<'_>, path: &str, fields: &[(&str, &str)]) -> crate::daemon::Answer {
+fn send(visitor: &mut Visitor, path: &str, fields: &[(&str, &str)]) -> crate::daemon::Answer {
     let token = visitor.token();
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("csrf", &token);

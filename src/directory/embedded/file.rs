@@ -21,7 +21,7 @@ const FILE: &str = "directory.sqlite";
 /// Locked for as long as a process has the store open.
 const LOCK: &str = "lock";
 /// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 /// `PRAGMA application_id`, "prym": tells our file from any other SQLite database.
 const APPLICATION: i64 = 0x7072_796d;
 /// A log that one transaction has blown up is cut back to this.
@@ -95,6 +95,14 @@ CREATE TABLE unread (
 ) STRICT;
 ";
 
+/// What format 5 added: how much there was to be mended on each day.
+const FINDINGS: &str = "
+CREATE TABLE findings (
+    day INTEGER PRIMARY KEY, shared INTEGER NOT NULL, gone INTEGER NOT NULL,
+    unread INTEGER NOT NULL, without_extension INTEGER NOT NULL
+) STRICT;
+";
+
 /// Reads both ends of every table: a file that was cut or overwritten shows itself, and a sound one
 /// of any size answers within a millisecond.
 const PROBE: &str = "
@@ -111,7 +119,9 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
     (SELECT max(event) FROM notices), (SELECT max(cursor) FROM news),
     (SELECT max(json) FROM departments), (SELECT max(json) FROM own_rows),
     (SELECT text FROM unread ORDER BY entity LIMIT 1),
-    (SELECT text FROM unread ORDER BY entity DESC LIMIT 1)
+    (SELECT text FROM unread ORDER BY entity DESC LIMIT 1),
+    (SELECT shared FROM findings ORDER BY day LIMIT 1),
+    (SELECT shared FROM findings ORDER BY day DESC LIMIT 1)
 ";
 
 /// An open store: one connection that writes and any number that read.
@@ -252,9 +262,10 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
     match (application, format) {
         (0, 0) if tables == 0 => create_tables(writer).map_err(judge),
         (APPLICATION, FORMAT) => Ok(()),
-        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS, OWN_ROWS]).map_err(judge),
-        (APPLICATION, 2) => add(writer, &[DEPARTMENTS, OWN_ROWS]).map_err(judge),
-        (APPLICATION, 3) => add(writer, &[OWN_ROWS]).map_err(judge),
+        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS, OWN_ROWS, FINDINGS]).map_err(judge),
+        (APPLICATION, 2) => add(writer, &[DEPARTMENTS, OWN_ROWS, FINDINGS]).map_err(judge),
+        (APPLICATION, 3) => add(writer, &[OWN_ROWS, FINDINGS]).map_err(judge),
+        (APPLICATION, 4) => add(writer, &[FINDINGS]).map_err(judge),
         (APPLICATION, newer) if newer > FORMAT => Err(DirectoryError::Newer {
             path: path.display().to_string(),
             found: newer,
@@ -266,7 +277,7 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
 
 fn create_tables(writer: &Connection) -> rusqlite::Result<()> {
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} {NOTICES} {DEPARTMENTS} {OWN_ROWS}
+        "BEGIN IMMEDIATE; {TABLES} {NOTICES} {DEPARTMENTS} {OWN_ROWS} {FINDINGS}
         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }
