@@ -35,7 +35,7 @@ test: ## everything, with the servers that the tests need; installs them
 	cargo test --test it freshness -- --nocapture
 	target/phonenumbers/bin/python tests/phones/generate.py --check
 
-bench: ## measures /forward beside nginx; see docs/performance.md
+bench: ## measures /forward beside nginx, the directory and the page; see docs/performance.md
 	tests/install bench
 	cargo bench
 
