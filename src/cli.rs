@@ -28,6 +28,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::background;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::demo;
 use crate::directory::{DirectoryError, OpenError};
@@ -284,6 +285,7 @@ fn run(arguments: Arguments) -> Result<u8> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_start(background::give_way)
         .enable_all()
         .build()?;
     if let Command::Demo(demo) = arguments.command {

@@ -29,6 +29,7 @@ pub use self::feed::Feed;
 pub use self::file::JournalError;
 pub use self::search::HourCount;
 pub use self::shown::{Answered, End, KnownOutcome, Shown, ShownStep, ShownTry};
+use crate::background;
 use crate::call::{IncomingCall, Outcome};
 use crate::decision::Decision;
 use crate::directory::Directory;
@@ -137,7 +138,10 @@ impl Journal {
         };
         let handle = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.run(&receiver))?;
+            .spawn(move || {
+                background::give_way();
+                writer.run(&receiver);
+            })?;
         let journal = Self {
             records: sender,
             gauge: Arc::clone(&gauge),

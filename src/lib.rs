@@ -27,6 +27,7 @@ pub mod sync;
 
 // Round both.
 pub mod api;
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod demo;

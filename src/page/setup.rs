@@ -93,10 +93,10 @@ impl Asked {
             })?,
         };
         let file = filled(&self.file).map(PathBuf::from);
-        if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+        if file.as_ref().is_some_and(|file| !is_table(file)) {
             let text = view.say(
-                "Путь к таблице пишется целиком, от /",
-                "Write the table's whole path, from / on",
+                "Путь к таблице пишется целиком: от / до .csv",
+                "Write the table's whole path: from / to .csv",
             );
             return Err(text.to_owned());
         }
@@ -120,6 +120,12 @@ impl Asked {
         }
         self
     }
+}
+
+/// What is told of a table shows a part of it: no other file of this server may be read that way.
+fn is_table(file: &Path) -> bool {
+    let ending = file.extension().and_then(|ending| ending.to_str());
+    file.is_absolute() && ending.is_some_and(|ending| ending.eq_ignore_ascii_case("csv"))
 }
 
 fn kinds(view: &View) -> [Kind; 3] {

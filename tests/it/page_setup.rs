@@ -108,6 +108,7 @@ fn a_wrong_answer_is_told() {
             "no country",
         ),
         (&[("crm", "csv"), ("file", "clients.csv")], "whole path"),
+        (&[("crm", "csv"), ("file", "/etc/passwd")], "whole path"),
         (&[("crm", "amocrm"), ("url", "https://x.example")], "token"),
         (&[("crm", "oracle")], "say which CRM"),
     ] {

@@ -1,0 +1,12 @@
+//! Threads for which nobody waits on the phone: they give way to those that answer calls.
+
+/// As nice(2) counts: of a processor that others want too, such a thread gets a tenth of their share.
+const STEPS: i32 = 10;
+
+/// Lets every other thread come first that wants the same processor. For the calling thread alone, and
+/// the threads and processes that it starts.
+pub fn give_way() {
+    if let Err(error) = rustix::process::nice(STEPS) {
+        tracing::debug!(%error, "a background thread keeps its priority");
+    }
+}
