@@ -27,8 +27,6 @@ const PAGES: usize = 10;
 const ROUND: Duration = Duration::from_secs(5);
 /// Calls come for so long before it counts: pages open meanwhile.
 const BEFORE: Duration = Duration::from_secs(1);
-/// A page asks for its list at most so often, as `now.html` says.
-const THROTTLE: Duration = Duration::from_millis(700);
 
 /// All rounds with pages, or all without.
 struct Side {
@@ -117,7 +115,6 @@ fn look_on(mut browser: Browser, stop: &AtomicBool, fetched: &AtomicU64) {
     events
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
-    let mut asked = Instant::now();
     let mut buffer = [0; 16 * 1024];
     while !stop.load(Ordering::Relaxed) {
         let read = match events.read(&mut buffer) {
@@ -127,8 +124,7 @@ fn look_on(mut browser: Browser, stop: &AtomicBool, fetched: &AtomicU64) {
             Err(error) => panic!("{error}"),
         };
         let told = String::from_utf8_lossy(buffer.get(..read).unwrap());
-        if told.contains("event: call") && asked.elapsed() >= THROTTLE {
-            asked = Instant::now();
+        if told.contains("event: call") {
             let page = browser.get("/");
             assert!(page.body.len() > 1000);
             fetched.fetch_add(1, Ordering::Relaxed);

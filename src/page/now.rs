@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use futures::stream;
 use jiff::civil::Date;
 use jiff::{Span, Timestamp};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::Instant;
 
 use super::calls::{self, CallRow};
 use super::view::View;
@@ -22,6 +24,9 @@ use crate::journal::{HourCount, KnownOutcome, Query, Reader};
 
 /// Calls on the page.
 const CALLS: usize = 20;
+/// How long a page is told nothing behind a word: in a busy office it asks once for all calls of this
+/// time, and what came last is never missed.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Days of the chart.
 const DAYS: i64 = 30;
 /// The chart.
@@ -294,21 +299,30 @@ pub(super) async fn events(State(page): State<Arc<Page>>) -> Response {
         return Fault::NotFound.into_response();
     };
     let stop = page.stop.clone();
-    let told = stream::unfold((receiver, stop), async |(mut receiver, stop)| {
-        let id = tokio::select! {
-            told = receiver.recv() => match told {
-                Ok(call) => call.id,
-                // Many at once: the page asks for its list again all the same.
-                Err(RecvError::Lagged(_)) => 0,
-                Err(RecvError::Closed) => return None,
-            },
-            () = stop.cancelled() => return None,
-        };
-        // One word for all that were told together: the page asks only once for them.
-        while let Ok(_) | Err(TryRecvError::Lagged(_)) = receiver.try_recv() {}
-        let event = Event::default().event("call").data(id.to_string());
-        Some((Ok::<_, Infallible>(event), (receiver, stop)))
-    });
+    let begins = Instant::now();
+    let told = stream::unfold(
+        (receiver, stop, begins),
+        async |(mut receiver, stop, next)| {
+            let heard = async {
+                tokio::time::sleep_until(next).await;
+                receiver.recv().await
+            };
+            let id = tokio::select! {
+                told = heard => match told {
+                    Ok(call) => call.id,
+                    // Many at once: the page asks for its list again all the same.
+                    Err(RecvError::Lagged(_)) => 0,
+                    Err(RecvError::Closed) => return None,
+                },
+                () = stop.cancelled() => return None,
+            };
+            // One word for all that were told meanwhile: the page asks only once for them.
+            while let Ok(_) | Err(TryRecvError::Lagged(_)) = receiver.try_recv() {}
+            let event = Event::default().event("call").data(id.to_string());
+            let next = Instant::now() + PAUSE;
+            Some((Ok::<_, Infallible>(event), (receiver, stop, next)))
+        },
+    );
     let mut response = Sse::new(told)
         .keep_alive(KeepAlive::default())
         .into_response();
