@@ -15,6 +15,9 @@
     reason = "a benchmark may stop at a fault, prints its results and looks at the clock"
 )]
 
+#[path = "common/performance_page.rs"]
+mod performance_page;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -373,27 +376,12 @@ impl Total {
 
 /// Puts the figures into `docs/performance.md`, between its marks.
 fn write_page(table: &str, ratios: &str) {
-    const BEGIN: &str = "<!-- forward: begin -->\n";
-    const END: &str = "<!-- forward: end -->";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-    let Ok(page) = fs::read_to_string(&path) else {
-        return;
-    };
-    let (Some(begin), Some(end)) = (page.find(BEGIN), page.find(END)) else {
-        return;
-    };
     let nginx = Command::new("/usr/sbin/nginx")
         .arg("-v")
         .output()
         .unwrap()
         .stderr;
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib: u64 = memory
-        .split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .unwrap_or(0);
     let figures = format!(
         "pryamo to nginx, requests per second of the server's CPU time:\n\n{ratios}\n{table}\n\
          {NUMBERS} numbers, {IN_FLIGHT} requests in flight, {ROUNDS} rounds of {} s each by turns; pryamo {}, {}, \
@@ -403,9 +391,8 @@ fn write_page(table: &str, ratios: &str) {
         String::from_utf8_lossy(&nginx)
             .trim()
             .replace("nginx version: ", ""),
-        kib / 1024 / 1024,
+        performance_page::memory_gib(),
         jiff::Timestamp::now().strftime("%Y-%m-%d"),
     );
-    let page = format!("{}{figures}{}", &page[..begin + BEGIN.len()], &page[end..]);
-    fs::write(path, page).unwrap();
+    performance_page::write("forward", &figures);
 }

@@ -1,4 +1,5 @@
-//! Threads for which nobody waits on the phone: they give way to those that answer calls.
+//! Threads that give way to those that answer calls: syncs, the page, the journal, and live lookups,
+//! which wait for a CRM and take next to no processor.
 
 /// As nice(2) counts: of a processor that others want too, such a thread gets a tenth of their share.
 const STEPS: i32 = 10;

@@ -22,7 +22,7 @@ use crate::phone::Region;
 use crate::secret;
 
 /// Where the configuration goes when nobody says where.
-pub const PLACE: &str = "/etc/pryamo/pryamo.toml";
+const PLACE: &str = "/etc/pryamo/pryamo.toml";
 
 /// How long a CRM may take for all its questions.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -361,9 +361,9 @@ fn crm_table(answers: &Answers, name: &str, region: Option<String>) -> Result<Ta
     Ok(table)
 }
 
-/// The configuration's file that is found where nobody names one.
-pub fn found() -> Option<PathBuf> {
-    Config::find(None)
+/// Where the configuration is, or will be: `named`, the file that is found, or the usual place.
+pub fn place(named: Option<&Path>) -> PathBuf {
+    Config::find(named).unwrap_or_else(|| PathBuf::from(PLACE))
 }
 
 /// Reads the file that is there; `None` if there is none.

@@ -191,6 +191,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The number and the name; `nobody` stands for no number.
+    pub fn shown(&self, nobody: &str) -> String {
+        let number = self.number.as_deref().unwrap_or(nobody);
+        match &self.name {
+            Some(name) => format!("{number} {name}"),
+            None => number.to_owned(),
+        }
+    }
+
     /// Reads an answer as `HASH()` does: `number=101&name=...`, in any order, percent-encoded.
     pub fn read(body: &str) -> Self {
         let value = |key: &str| {

@@ -21,10 +21,11 @@ mod calls;
 mod company;
 mod daemon;
 mod pages;
+#[path = "../common/performance_page.rs"]
+mod performance_page;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ fn main() -> ExitCode {
     .unwrap();
     println!("\n{report}");
     if size == Size::FULL {
-        write_page(&format!("{report}\n{}", surroundings(size)));
+        let figures = format!("{report}\n{}", surroundings(size));
+        performance_page::write("page", &figures);
     }
     if worst > GOAL_MS {
         println!("a page takes longer than {GOAL_MS:.0} ms");
@@ -152,12 +154,6 @@ fn surroundings(size: Size) -> String {
     // Not those that this process may use: it has kept itself on one by now.
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cores = processors.matches("processor\t:").count();
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib: u64 = memory
-        .split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .unwrap_or(0);
     format!(
         "{} numbers, {} entries over {} days, {} calls a second; pryamo {}, {cores} cores, {} GiB of memory, {}.\n",
         size.numbers,
@@ -165,23 +161,7 @@ fn surroundings(size: Size) -> String {
         company::DAYS,
         size.rate,
         env!("CARGO_PKG_VERSION"),
-        kib / 1024 / 1024,
+        performance_page::memory_gib(),
         jiff::Timestamp::now().strftime("%Y-%m-%d"),
     )
-}
-
-/// Puts the figures into `docs/performance.md`, between its marks.
-fn write_page(figures: &str) {
-    const BEGIN: &str = "<!-- page: begin -->\n";
-    const END: &str = "<!-- page: end -->";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-    let Ok(page) = fs::read_to_string(&path) else {
-        return;
-    };
-    let (Some(begin), Some(end)) = (page.find(BEGIN), page.find(END)) else {
-        return;
-    };
-    let (before, behind) = (page.get(..begin + BEGIN.len()), page.get(end..));
-    let page = format!("{}{figures}{}", before.unwrap(), behind.unwrap());
-    fs::write(path, page).unwrap();
 }

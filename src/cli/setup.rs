@@ -77,7 +77,7 @@ enum Pbx {
 /// Asks, tries, writes, checks.
 pub(super) async fn run(named: Option<&Path>, arguments: SetupArguments) -> Result<u8> {
     let is_asking = !arguments.yes && std::io::stdin().is_terminal();
-    let path = Config::find(named).unwrap_or_else(|| PathBuf::from(setup::PLACE));
+    let path = setup::place(named);
     let existing = setup::read(&path)?;
     let mut answers = given(&arguments)?;
     if is_asking {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{DONE, ask, plain};
 use crate::api::shadow::Compared;
 use crate::config::Config;
-use crate::shadow::{Answer, Disagreement, MOST_REMEMBERED, Verdict};
+use crate::shadow::{Disagreement, MOST_REMEMBERED, Verdict};
 
 /// Prints what the daemon has compared since its start.
 pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
@@ -48,21 +48,13 @@ pub(super) async fn run(config: &Config, json: bool) -> Result<u8> {
             "{:<15}  {:<15}  {:<28}  {:<28}  {}",
             at.to_string(),
             found.caller.as_deref().unwrap_or("hidden"),
-            told(&found.ours),
-            told(&found.theirs),
+            found.ours.shown("-"),
+            found.theirs.shown("-"),
             difference(found)
         );
         println!("{}", plain(&line));
     }
     Ok(DONE)
-}
-
-fn told(answer: &Answer) -> String {
-    let number = answer.number.as_deref().unwrap_or("-");
-    match &answer.name {
-        Some(name) => format!("{number} {name}"),
-        None => number.to_owned(),
-    }
 }
 
 fn difference(found: &Disagreement) -> String {

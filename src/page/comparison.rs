@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::view::View;
 use super::{Fault, Page};
-use crate::shadow::{Answer, Counts, Disagreement, Verdict};
+use crate::shadow::{Counts, Disagreement, Verdict};
 
 /// Rows; `pryamo shadow` prints all that are remembered.
 const MOST_ROWS: usize = 200;
@@ -76,20 +76,12 @@ fn row(view: &View, found: &Disagreement) -> Row {
             .caller
             .clone()
             .unwrap_or_else(|| view.say("скрыт", "hidden").to_owned()),
-        ours: told(&found.ours),
-        theirs: told(&found.theirs),
+        ours: found.ours.shown("—"),
+        theirs: found.theirs.shown("—"),
         what: match &found.error {
             Some(error) => format!("{what} ({error})"),
             None => what.to_owned(),
         },
-    }
-}
-
-fn told(answer: &Answer) -> String {
-    let number = answer.number.as_deref().unwrap_or("—");
-    match &answer.name {
-        Some(name) => format!("{number} {name}"),
-        None => number.to_owned(),
     }
 }
 

@@ -174,7 +174,7 @@ impl<'a> Shown<'a> {
     fn of(page: &Page, view: &'a View) -> Self {
         Self {
             view,
-            place: place(page).display().to_string(),
+            place: setup::place(page.config.as_deref()).display().to_string(),
             kinds: kinds(view),
             asked: Asked::default(),
             fault: None,
@@ -187,12 +187,6 @@ impl<'a> Shown<'a> {
     fn is_open(&self, kind: &Kind) -> bool {
         self.asked.crm == kind.word
     }
-}
-
-/// Where the configuration is, or will be.
-fn place(page: &Page) -> PathBuf {
-    let found = page.config.clone().or_else(setup::found);
-    found.unwrap_or_else(|| PathBuf::from(setup::PLACE))
 }
 
 /// The made-up company of `demo` has nothing to set up.
@@ -240,7 +234,7 @@ async fn try_and_write(
     shown: &mut Shown<'_>,
     answers: &Answers,
 ) -> Result<(), String> {
-    let path = place(page);
+    let path = setup::place(page.config.as_deref());
     let text = written(&path, answers).await?;
     let tried = setup::try_crm(answers).await;
     let is_bad = tried.iter().any(|one| one.level == Level::Fault);
