@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use self::entry::{EntityRef, Entry, Numbers, Person};
 pub use self::feed::Feed;
@@ -92,12 +93,24 @@ struct Gauge {
     waiting: AtomicUsize,
     dropped: AtomicU64,
     stop: AtomicBool,
+    /// The newest change that is in the file.
+    change: watch::Sender<i64>,
 }
 
 impl Gauge {
     fn drop_records(&self, count: usize) {
         self.dropped.fetch_add(count as u64, Ordering::Relaxed);
         metrics::count_journal_dropped(count as u64);
+    }
+
+    /// Tells of what is in the file, if that is new.
+    fn tell(&self, file: &file::File) {
+        let newest = file.change();
+        self.change.send_if_modified(|told| {
+            let is_new = *told != newest;
+            *told = newest;
+            is_new
+        });
     }
 }
 
@@ -152,6 +165,11 @@ impl Journal {
     /// How many records were dropped so far.
     pub fn dropped(&self) -> u64 {
         self.gauge.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The number of the newest change that can be read; 0 while there is none.
+    pub fn changes(&self) -> watch::Receiver<i64> {
+        self.gauge.change.subscribe()
     }
 
     /// Hands a record over; the record is not even made where there is no room for it.

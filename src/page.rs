@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::access::Door;
 pub use self::commands::Commands;
+pub use self::now::Board;
 use self::view::{View, encoded};
 use crate::api::Api;
 use crate::directory::Surveyor;
@@ -113,6 +114,8 @@ pub struct Page {
     pub surveyor: Arc<Surveyor>,
     /// Tells of calls as they come; `None` without a journal.
     pub feed: Option<Feed>,
+    /// What Now shows of the journal.
+    pub board: Board,
     /// How phones stand.
     pub presence: Arc<dyn Presence>,
     /// Runs pryamo's own commands.

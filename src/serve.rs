@@ -208,9 +208,10 @@ impl Daemon {
         let pbx = Pbx::open(config, clock(), &stop);
         std::fs::write(config.data_dir.join(CONTROL_ADDRESS), address.to_string())
             .map_err(refused("write control.address into `data_dir`"))?;
-        let (watchers, journal) = standing::start_journal(config, &directory, &clock)?;
+        let (journal, journal_thread) =
+            standing::start_journal(config, &directory, &clock)?.unzip();
         let (reloads, requests) = Reloads::new();
-        let standing = Standing::new(config, directory, clock, watchers, reloads.clone(), &stop)?;
+        let standing = Standing::new(config, directory, clock, journal, reloads.clone(), &stop)?;
         standing.shadow.follow(&config.shadow, &Handle::current())?;
         let answering = Answering::new(config, &standing, &mirrors, pbx.presence(), None)?;
         let current: Current = Arc::new(ArcSwap::from_pointee(answering));
@@ -240,7 +241,7 @@ impl Daemon {
             stop,
             tasks,
             threads,
-            journal,
+            journal: journal_thread,
             reloads,
         })
     }

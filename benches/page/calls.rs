@@ -111,7 +111,11 @@ impl LivePages {
 fn look_on(mut browser: Browser, stop: &AtomicBool, fetched: &AtomicU64) {
     use std::io::ErrorKind::{Interrupted, WouldBlock};
     give_way();
-    let mut events = browser.send("GET", "/now/events", "");
+    let page = browser.get("/");
+    let page = String::from_utf8(page.body).unwrap();
+    let (_, address) = page.split_once("sse-connect=\"").unwrap();
+    let (address, _) = address.split_once('"').unwrap();
+    let mut events = browser.send("GET", address, "");
     events
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();

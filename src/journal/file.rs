@@ -154,6 +154,11 @@ impl File {
         Ok(Self { connection, change })
     }
 
+    /// The number of the last change.
+    pub(super) fn change(&self) -> i64 {
+        self.change
+    }
+
     /// Joins a batch in one transaction.
     ///
     /// `waiting` are outcomes that came before their call. Applied twice it changes nothing more.

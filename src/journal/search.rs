@@ -85,17 +85,6 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Page, Journ
     read().map_err(store("read"))
 }
 
-/// The number of the newest change; 0 where there is none.
-pub(super) fn newest_change(path: &Path) -> Result<i64, JournalError> {
-    let Some(connection) = open(path)? else {
-        return Ok(0);
-    };
-    let newest = "SELECT coalesce(max(change), 0) FROM calls";
-    connection
-        .query_row(newest, [], |row| row.get(0))
-        .map_err(store("read"))
-}
-
 pub(super) fn hours(
     path: &Path,
     from: Timestamp,

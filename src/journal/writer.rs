@@ -105,7 +105,10 @@ impl Writer {
             File::open(&self.path)
         });
         match opened {
-            Ok(file) => state.file = Some(file),
+            Ok(file) => {
+                self.gauge.tell(&file);
+                state.file = Some(file);
+            }
             Err(error) => tell(state, &error),
         }
     }
@@ -140,6 +143,7 @@ impl Writer {
             };
             match file.apply(&batch, &state.waiting, &entry_of) {
                 Ok(applied) => {
+                    self.gauge.tell(file);
                     count(&applied.settled);
                     self.keep_unplaced(state, batch, &applied);
                     return;

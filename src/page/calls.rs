@@ -8,6 +8,8 @@ use crate::record::EntityKind;
 /// A row.
 pub(super) struct CallRow {
     pub(super) id: i64,
+    /// Counts what was told of it: what somebody has opened stays open until then.
+    pub(super) change: i64,
     pub(super) at: String,
     pub(super) caller: String,
     pub(super) who: String,
@@ -57,6 +59,7 @@ pub(super) fn row(page: &Page, view: &View, call: &Shown) -> CallRow {
     });
     CallRow {
         id: call.id,
+        change: call.change,
         at: view.moment(&call.at),
         caller: call
             .caller

@@ -4,29 +4,26 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{self, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use jiff::civil::Date;
-use jiff::{Span, Timestamp};
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::Instant;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, Timestamp};
+use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use super::calls::{self, CallRow};
 use super::view::View;
 use super::{Fault, Page};
 use crate::api;
-use crate::journal::{HourCount, KnownOutcome, Query, Reader};
+use crate::journal::{self, Feed, HourCount, JournalError, KnownOutcome, Query, Reader};
 
 /// Calls on the page.
 const CALLS: usize = 20;
-/// How long a page is told nothing behind a word: in a busy office it asks once for all calls of this
-/// time, and what came last is never missed.
-const PAUSE: Duration = Duration::from_secs(2);
 /// Days of the chart.
 const DAYS: i64 = 30;
 /// The chart.
@@ -40,6 +37,7 @@ const LEFT: u64 = 44;
 struct Shown<'a> {
     view: &'a View,
     has_journal: bool,
+    told: i64,
     today: Day,
     chart: String,
     calls: Vec<CallRow>,
@@ -61,49 +59,91 @@ struct Day {
     own: u64,
 }
 
-pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Response {
+/// What the journal says, read once for all who look on.
+#[derive(Default)]
+pub struct Board(Mutex<Option<Arc<Reading>>>);
+
+/// What was read behind a word of the feed.
+struct Reading {
+    told: i64,
+    by_day: BTreeMap<Date, Day>,
+    first: Date,
+    last: Date,
+    calls: Vec<journal::Shown>,
+}
+
+impl Board {
+    /// The last reading, or a new one where calls have come since, or a day has begun.
+    async fn reading(
+        &self,
+        reader: &Reader,
+        feed: &Feed,
+        view: &View,
+    ) -> Result<Arc<Reading>, Fault> {
+        // Held while one reads: the others want the same.
+        let mut latest = self.0.lock().await;
+        let told = feed.told();
+        let (first, last) = days(view);
+        let is_new = |reading: &&Arc<Reading>| reading.told == told && reading.last == last;
+        if let Some(reading) = latest.as_ref().filter(is_new) {
+            return Ok(Arc::clone(reading));
+        }
+        let (reader, zone, now) = (reader.clone(), view.zone.clone(), view.now);
+        let read = tokio::task::spawn_blocking(move || {
+            let (hours, calls) = read(&reader, first, &zone, now)?;
+            Ok::<_, JournalError>(Reading {
+                told,
+                by_day: by_day(&hours, &zone),
+                first,
+                last,
+                calls,
+            })
+        });
+        let reading = match read.await {
+            Ok(Ok(reading)) => Arc::new(reading),
+            Ok(Err(error)) => return Err(Fault::Failed(crate::fault::told(&error))),
+            Err(error) => return Err(Fault::Failed(error.to_string())),
+        };
+        *latest = Some(Arc::clone(&reading));
+        Ok(reading)
+    }
+}
+
+pub(super) async fn show(State(page): State<Arc<Page>>, view: View) -> Result<Response, Fault> {
     let mut shown = Shown {
         view: &view,
-        has_journal: page.api.journal.is_some(),
+        has_journal: false,
+        told: 0,
         today: Day::default(),
         chart: String::new(),
         calls: Vec::new(),
         hands: hands(&page, &view),
     };
-    if let Some(reader) = page.api.journal.clone() {
-        let (first, last) = days(&view);
-        let zone = view.zone.clone();
-        let now = view.now;
-        let read = tokio::task::spawn_blocking(move || read(&reader, first, &zone, now));
-        match read.await {
-            Ok(Ok((hours, calls))) => {
-                let by_day = by_day(&hours, &view);
-                shown.today = by_day.get(&last).copied().unwrap_or_default();
-                shown.chart = chart(&view, &by_day, first, last);
-                shown.calls = calls
-                    .iter()
-                    .map(|call| calls::row(&page, &view, call))
-                    .collect();
-            }
-            Ok(Err(error)) => return Fault::Failed(crate::fault::told(&error)).into_response(),
-            Err(error) => return Fault::Failed(error.to_string()).into_response(),
-        }
+    if let Some((reader, feed)) = page.api.journal.as_ref().zip(page.feed.as_ref()) {
+        let reading = page.board.reading(reader, feed, &view).await?;
+        let Reading { by_day, last, .. } = &*reading;
+        shown.has_journal = true;
+        shown.told = reading.told;
+        shown.today = by_day.get(last).copied().unwrap_or_default();
+        shown.chart = chart(&view, by_day, reading.first, *last);
+        let calls = reading.calls.iter();
+        shown.calls = calls.map(|call| calls::row(&page, &view, call)).collect();
     }
-    view.render(&shown)
+    Ok(view.render(&shown))
 }
 
-type Read = (Vec<HourCount>, Vec<crate::journal::Shown>);
+type Read = (Vec<HourCount>, Vec<journal::Shown>);
 
 fn read(
     reader: &Reader,
     first: Date,
-    zone: &jiff::tz::TimeZone,
+    zone: &TimeZone,
     now: Timestamp,
-) -> Result<Read, crate::journal::JournalError> {
+) -> Result<Read, JournalError> {
     let from = first
         .to_zoned(zone.clone())
         .map_or(now, |zoned| zoned.timestamp());
-    let hours = reader.hours(from, now + jiff::SignedDuration::from_hours(1))?;
+    let hours = reader.hours(from, now + SignedDuration::from_hours(1))?;
     let newest = Query {
         limit: CALLS,
         ..Query::default()
@@ -118,14 +158,14 @@ fn days(view: &View) -> (Date, Date) {
     (first, last)
 }
 
-fn by_day(hours: &[HourCount], view: &View) -> BTreeMap<Date, Day> {
+fn by_day(hours: &[HourCount], zone: &TimeZone) -> BTreeMap<Date, Day> {
     let mut days: BTreeMap<Date, Day> = BTreeMap::new();
     // An hour has a count for each end: what day it is of is asked once.
     let mut last: Option<(Timestamp, Date)> = None;
     for hour in hours {
         let date = match last {
             Some((known, date)) if known == hour.hour => date,
-            _ => hour.hour.to_zoned(view.zone.clone()).date(),
+            _ => hour.hour.to_zoned(zone.clone()).date(),
         };
         last = Some((hour.hour, date));
         let day = days.entry(date).or_default();
@@ -290,39 +330,25 @@ fn mirror_hands(page: &Page, view: &View) -> Vec<Hand> {
     told.collect()
 }
 
-/// Tells a page that a call has come or changed; the page then asks for its list again.
-pub(super) async fn events(State(page): State<Arc<Page>>) -> Response {
+/// What a page has heard already.
+#[derive(Debug, Deserialize)]
+pub(super) struct Heard {
+    after: Option<i64>,
+}
+
+/// Tells a page that calls have come or changed since it was made; it then asks for its list again.
+pub(super) async fn events(State(page): State<Arc<Page>>, heard: extract::Query<Heard>) -> Response {
     let Some(feed) = page.feed.clone() else {
         return Fault::NotFound.into_response();
     };
-    let Ok(receiver) = tokio::task::spawn_blocking(move || feed.subscribe()).await else {
-        return Fault::NotFound.into_response();
-    };
+    let known = heard.after.unwrap_or_else(|| feed.told());
     let stop = page.stop.clone();
-    let begins = Instant::now();
-    let told = stream::unfold(
-        (receiver, stop, begins),
-        async |(mut receiver, stop, next)| {
-            let heard = async {
-                tokio::time::sleep_until(next).await;
-                receiver.recv().await
-            };
-            let id = tokio::select! {
-                told = heard => match told {
-                    Ok(call) => call.id,
-                    // Many at once: the page asks for its list again all the same.
-                    Err(RecvError::Lagged(_)) => 0,
-                    Err(RecvError::Closed) => return None,
-                },
-                () = stop.cancelled() => return None,
-            };
-            // One word for all that were told meanwhile: the page asks only once for them.
-            while let Ok(_) | Err(TryRecvError::Lagged(_)) = receiver.try_recv() {}
-            let event = Event::default().event("call").data(id.to_string());
-            let next = Instant::now() + PAUSE;
-            Some((Ok::<_, Infallible>(event), (receiver, stop, next)))
-        },
-    );
+    let told = stream::unfold((feed, known), async |(mut feed, known)| {
+        let told = feed.told_after(known).await?;
+        let event = Event::default().event("call").data(told.to_string());
+        Some((Ok::<_, Infallible>(event), (feed, told)))
+    })
+    .take_until(stop.cancelled_owned());
     let mut response = Sse::new(told)
         .keep_alive(KeepAlive::default())
         .into_response();

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::hooks::{self, Hooks};
 use crate::journal;
-use crate::page::{self, Page};
+use crate::page::{self, Board, Page};
 use crate::pbx::fastagi::FastAgi;
 use crate::presence::{self, Presence};
 use crate::reception::Reception;
@@ -127,6 +127,7 @@ fn page(
         api: Arc::clone(api),
         door: Arc::clone(&standing.door),
         feed: standing.feed.clone(),
+        board: Board::default(),
         surveyor: Arc::clone(&standing.surveyor),
         presence,
         commands: Arc::clone(&standing.commands),

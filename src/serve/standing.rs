@@ -15,7 +15,7 @@ use super::{CONTROL_TOKEN, StartError, refused};
 use crate::api::reload::Reloads;
 use crate::config::Config;
 use crate::directory::{Directory, Surveyor};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Feed, Journal};
 use crate::metrics;
 use crate::page::{Commands, Door};
 use crate::reception::{Memory, Watcher};
@@ -32,8 +32,8 @@ pub(super) struct Standing {
     pub(super) directory: Arc<dyn Directory>,
     /// Looks for what is wrong with the cards.
     pub(super) surveyor: Arc<Surveyor>,
-    /// Tells the page of calls.
-    pub(super) feed: Option<journal::Feed>,
+    /// Tells the page that calls have come.
+    pub(super) feed: Option<Feed>,
     /// Who may see the page, and who is in.
     pub(super) door: Arc<Door>,
     /// Runs pryamo's own commands for the page.
@@ -62,7 +62,7 @@ impl Standing {
         config: &Config,
         directory: Arc<dyn Directory>,
         clock: Clock,
-        watchers: Vec<Arc<dyn Watcher>>,
+        journal: Option<Arc<Journal>>,
         reloads: Reloads,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -71,15 +71,14 @@ impl Standing {
             Arc::clone(&clock),
             Handle::current(),
         );
-        let reader = journal::Reader::new(&config.data_dir);
         Ok(Self {
             surveyor: Arc::new(surveyor),
-            feed: config.journal.enabled.then(|| journal::Feed::new(reader)),
+            feed: journal.as_deref().map(Feed::of),
             door: Arc::new(Door::open(&config.data_dir)),
             commands: Arc::new(Commands::new(config.path.clone())),
             stop: stop.clone(),
             memory: Memory::default(),
-            watchers,
+            watchers: journal.map(|journal| journal as Arc<dyn Watcher>).into_iter().collect(),
             shadow: Arc::default(),
             control_token: make_control_token(&config.data_dir)?,
             // A second daemon in one process (tests) goes without.
@@ -91,22 +90,19 @@ impl Standing {
     }
 }
 
-/// Who hears of calls, and the thread behind them.
-type Watching = (Vec<Arc<dyn Watcher>>, Option<journal::Thread>);
-
 /// Begins the journal unless it is switched off.
 pub(super) fn start_journal(
     config: &Config,
     directory: &Arc<dyn Directory>,
     clock: &Clock,
-) -> Result<Watching, StartError> {
+) -> Result<Option<(Arc<Journal>, journal::Thread)>, StartError> {
     if !config.journal.enabled {
-        return Ok((Vec::new(), None));
+        return Ok(None);
     }
     let (directory, clock) = (Arc::clone(directory), Arc::clone(clock));
-    let (journal, thread) = Journal::start(&config.journal, &config.data_dir, directory, clock)
-        .map_err(refused("start the thread of the journal"))?;
-    Ok((vec![journal], Some(thread)))
+    Journal::start(&config.journal, &config.data_dir, directory, clock)
+        .map(Some)
+        .map_err(refused("start the thread of the journal"))
 }
 
 /// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.

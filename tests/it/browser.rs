@@ -291,6 +291,13 @@ async fn an_operator_works_with_the_page() {
         now.contains("ответил свой сотрудник") || now.contains("Анна Соколова"),
         "{now}"
     );
+    // What somebody has opened stays open when the next call comes.
+    browser.shows("обычный маршрут").await;
+    browser.click("#now tbody tr:last-child summary").await;
+    daemon.forward("phone=79163332211&trunk=74951234567&callid=1.5");
+    browser.shows("+79163332211").await;
+    let open = Locator::Css("#now tbody tr:last-child details[open]");
+    browser.client.find(open).await.unwrap();
     // Who gets this number?
     browser.go(&format!("{base}/who")).await;
     browser.fill("phone", "8 (916) 123-45-02").await;

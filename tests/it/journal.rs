@@ -524,24 +524,22 @@ fn an_export_holds_all_that_fit() {
     assert_eq!(&rows[1399][13], "'=1.100");
 }
 
-#[test]
-fn a_feed_tells_what_begins_or_changes_after_the_first_subscription() {
+#[tokio::test]
+async fn a_feed_tells_that_calls_have_begun_or_changed_and_whoever_reads_then_finds_them() {
     let alone = Alone::start(&Settings::default());
-    alone.ask("old", NOW);
-    wait_for("the old entry", || {
-        alone.call_ids().contains("old").then_some(())
-    });
-    let feed = Feed::new(alone.reader.clone());
-    let mut one = feed.subscribe();
-    let mut other = feed.subscribe();
-    alone.ask("new", NOW + 1);
-    assert_eq!(one.blocking_recv().unwrap().call_id.as_deref(), Some("new"));
+    let mut feed = Feed::of(&alone.journal);
+    let begun = feed.told();
+    alone.ask("new", NOW);
+    let told = feed.told_after(begun).await.unwrap();
+    assert!(alone.call_ids().contains("new"));
+    // A page that was made meanwhile need not wait for the next call.
+    let mut late = feed.clone();
+    assert_eq!(late.told_after(begun).await, Some(told));
     alone.end("new", "600", DialStatus::Answer, NOW + 9);
-    assert!(one.blocking_recv().unwrap().answered.is_some());
-    assert_eq!(
-        other.blocking_recv().unwrap().call_id.as_deref(),
-        Some("new")
-    );
-    drop(feed);
-    assert!(one.blocking_recv().is_err(), "the end of the feed is told");
+    let next = late.told_after(told).await.unwrap();
+    assert_eq!(feed.told_after(told).await, Some(next));
+    let entries = alone.reader.read(&Query::default()).unwrap();
+    assert!(entries[0].answered.is_some(), "{entries:?}");
+    drop(alone);
+    assert_eq!(feed.told_after(next).await, None, "the journal has ended");
 }
