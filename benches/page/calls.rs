@@ -32,6 +32,8 @@ const BEFORE: Duration = Duration::from_secs(1);
 struct Side {
     pages: usize,
     latencies: Histogram<u64>,
+    /// Of each round, microseconds.
+    p99s: Vec<u64>,
     fetched: u64,
     cpu_seconds: f64,
     seconds: f64,
@@ -50,6 +52,7 @@ pub fn measure(daemon: &Daemon, company: &Company) -> Measured {
     let side = |pages| Side {
         pages,
         latencies: Histogram::new(3).unwrap(),
+        p99s: Vec::new(),
         fetched: 0,
         cpu_seconds: 0.0,
         seconds: 0.0,
@@ -67,6 +70,7 @@ pub fn measure(daemon: &Daemon, company: &Company) -> Measured {
             side.fetched += live.fetched() - fetched;
             println!("{} pages: {}", side.pages, percentiles(&latencies));
             side.latencies.add(&latencies).unwrap();
+            side.p99s.push(latencies.value_at_percentile(99.0));
             live.close();
         }
     }
@@ -239,6 +243,17 @@ impl Measured {
         let [none, ten] = &self.0;
         let p99 = |side: &Side| side.latencies.value_at_percentile(99.0) as f64;
         p99(ten) / p99(none)
+    }
+
+    /// The same of the median round on either side: a busy neighbour on the machine spoils single rounds.
+    pub fn median_ratio(&self) -> f64 {
+        let [none, ten] = &self.0;
+        let median = |side: &Side| {
+            let mut p99s = side.p99s.clone();
+            p99s.sort_unstable();
+            *p99s.get(p99s.len() / 2).expect("a round") as f64
+        };
+        median(ten) / median(none)
     }
 
     /// Both sides.

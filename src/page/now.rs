@@ -337,7 +337,10 @@ pub(super) struct Heard {
 }
 
 /// Tells a page that calls have come or changed since it was made; it then asks for its list again.
-pub(super) async fn events(State(page): State<Arc<Page>>, heard: extract::Query<Heard>) -> Response {
+pub(super) async fn events(
+    State(page): State<Arc<Page>>,
+    heard: extract::Query<Heard>,
+) -> Response {
     let Some(feed) = page.feed.clone() else {
         return Fault::NotFound.into_response();
     };

@@ -78,7 +78,10 @@ impl Standing {
             commands: Arc::new(Commands::new(config.path.clone())),
             stop: stop.clone(),
             memory: Memory::default(),
-            watchers: journal.map(|journal| journal as Arc<dyn Watcher>).into_iter().collect(),
+            watchers: journal
+                .map(|journal| journal as Arc<dyn Watcher>)
+                .into_iter()
+                .collect(),
             shadow: Arc::default(),
             control_token: make_control_token(&config.data_dir)?,
             // A second daemon in one process (tests) goes without.
