@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -140,18 +140,17 @@ fn look_on(mut browser: Browser, stop: &AtomicBool, fetched: &AtomicU64) {
     }
 }
 
-/// This thread runs when no other wants the core.
+/// This thread runs when no other wants the core: a caller who waits for a browser here would count as
+/// one who waits for an answer. Politeness (nice) is too little, it is asked only at the next tick.
 fn give_way() {
     let thread = std::fs::read_link("/proc/thread-self").unwrap();
-    let thread = thread.file_name().unwrap();
-    let renice = Command::new("renice")
-        .args(["-n", "19", "-p"])
-        .arg(thread)
-        .stdout(Stdio::null())
+    let idle = Command::new("chrt")
+        .args(["--idle", "--pid", "0"])
+        .arg(thread.file_name().unwrap())
         .status();
     assert!(
-        renice.is_ok_and(|status| status.success()),
-        "renice (util-linux)"
+        idle.is_ok_and(|status| status.success()),
+        "chrt (util-linux)"
     );
 }
 

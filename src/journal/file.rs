@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 use super::entry::Entry;
 use super::shown::{End, KnownOutcome, Shown};
 use super::{Record, format};
+use crate::background;
 use crate::call::Outcome;
 
 /// Rows that are settled or deleted in one go.
@@ -177,6 +178,7 @@ impl File {
                 settled: &mut applied.settled,
             };
             for (index, record) in batch.iter().enumerate() {
+                background::step_aside();
                 match record {
                     Record::Ended(told) => {
                         let (outcome, now) = &**told;
