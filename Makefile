@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # The versions of Asterisk that real calls go through.
 ASTERISK := 16 22
 
-.PHONY: help demo check quick test bench snapshots
+.PHONY: help demo check quick test torture bench snapshots
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,10 @@ test: ## everything, with the servers that the tests need; installs them
 	cargo test --test it big_base -- --test-threads 1 --nocapture
 	cargo test --test it freshness -- --nocapture
 	target/phonenumbers/bin/python tests/phones/generate.py --check
+
+torture: ## the long forms of what `make test` does shortly: hours
+	PRYAMO_TEST_CHANGES=50000 cargo test --test it life:: -- --test-threads 2 --nocapture
+	PRYAMO_TEST_SOAK=60 cargo test --test it soak:: -- --nocapture
 
 bench: ## measures /forward beside nginx, the directory and the page; see docs/performance.md
 	tests/install bench

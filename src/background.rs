@@ -12,9 +12,10 @@ pub fn give_way() {
     }
 }
 
-/// Lets a thread that answers calls have this processor at once, where one waits for it. To be called
-/// between pieces of work below a millisecond: without it the kernel looks only at its next tick, up to
-/// four milliseconds later. For work that holds nothing a call waits for.
+/// Lets a thread that answers calls have this processor at once, where one waits for it.
+///
+/// To be called between pieces of work below a millisecond: without it the kernel looks only at its
+/// next tick, up to four milliseconds later. For work that holds nothing a call waits for.
 pub fn step_aside() {
     std::thread::yield_now();
 }

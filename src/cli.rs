@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
 use crate::background;
@@ -366,13 +367,22 @@ async fn run_serve(config: &Config) -> Result<u8> {
     let hangup = hangup();
     let daemon = Daemon::start(config, serve::clock()).await?;
     tracing::info!(address = %daemon.address, crms = config.crms.len(), data_dir = %config.data_dir.display(), "pryamo answers");
+    tell_systemd(NotifyState::Ready);
     tokio::select! {
         () = wait_for_stop() => {}
         () = reload_on(hangup, &daemon) => {}
     }
     tracing::info!("pryamo stops");
+    tell_systemd(NotifyState::Stopping);
     daemon.stop().await;
     Ok(DONE)
+}
+
+/// Tells systemd how we stand, where it has started us (`Type=notify`).
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd cannot be told how pryamo stands");
+    }
 }
 
 fn hangup() -> Option<tokio::signal::unix::Signal> {

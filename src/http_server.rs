@@ -28,6 +28,10 @@ pub const IDLE: Duration = Duration::from_secs(5);
 pub const GRACE: Duration = Duration::from_secs(5);
 /// The longest request head.
 const LONGEST_HEAD: usize = 16 * 1024;
+/// Behind a stop, a question on an open connection is waited for so long.
+const LAST_QUESTION: Duration = Duration::from_millis(250);
+/// Connections that are still let in behind a stop: all that the kernel keeps waiting.
+const MOST_WAITING: usize = 4096;
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,26 +62,12 @@ where
                 continue;
             }
         };
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
-            let answered = answer(request, peer);
-            async move { Ok::<_, Infallible>(answered.await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(MendedStream::new(stream)), service);
-        let stop = stop.clone();
-        connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "connection ended early");
-            }
-        });
+        let connection = converse(&builder, stream, peer, answer.clone(), stop.clone());
+        connections.spawn(connection);
+    }
+    for (stream, peer) in waiting(listener) {
+        let connection = converse(&builder, stream, peer, answer.clone(), stop.clone());
+        connections.spawn(connection);
     }
     connections.close();
     if tokio::time::timeout(GRACE, connections.wait())
@@ -86,6 +76,55 @@ where
     {
         tracing::warn!("stopped with connections still open");
     }
+}
+
+/// Answers on one connection until either side ends it; behind `stop`, what is asked at once.
+fn converse<A, F>(
+    builder: &http1::Builder,
+    stream: TcpStream,
+    peer: SocketAddr,
+    answer: A,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<A, F>
+where
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answered = answer(request, peer);
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(MendedStream::new(stream)), service);
+    async move {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                // A connection that nothing was read from would be closed at once.
+                let last = tokio::time::timeout(LAST_QUESTION, connection.as_mut()).await;
+                if let Ok(ended) = last {
+                    ended
+                } else {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection ended early");
+        }
+    }
+}
+
+/// Those who had knocked when the server was told to stop: closing the port would send them away.
+fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().ok();
+    let accepted = std::iter::from_fn(move || {
+        let (stream, peer) = listener.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    });
+    accepted.take(MOST_WAITING)
 }
 
 /// A connection whose request lines are made legal on the way in.

@@ -5,6 +5,7 @@ mod fastagi;
 mod mirrors;
 mod pbx;
 mod reload;
+mod sockets;
 mod standing;
 mod surveys;
 
@@ -18,7 +19,6 @@ use arc_swap::ArcSwap;
 use axum::response::IntoResponse as _;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,7 @@ use self::answering::{Answering, Current};
 use self::mirrors::{Mirrors, Sources};
 use self::pbx::Pbx;
 use self::reload::Reloader;
+use self::sockets::bind;
 use self::standing::Standing;
 use crate::api::reload::{Reloaded, Reloads};
 use crate::config::{self, Config, CrmTable};
@@ -46,9 +47,6 @@ pub const CONTROL_TOKEN: &str = "control.token";
 
 /// The file in `data_dir` that says where the daemon listens: its file may name another address since.
 pub const CONTROL_ADDRESS: &str = "control.address";
-
-/// Callers who may wait to be accepted; the kernel's own limit is 4096.
-const BACKLOG: u32 = 4096;
 
 /// A former life whose last trace is younger may have filled a CRM's bucket.
 const LATELY: SignedDuration = SignedDuration::from_mins(2);
@@ -204,6 +202,7 @@ impl Daemon {
             .map_err(OpenError::from)?;
         let hooks = config.hooks.listen.map(listen_for_hooks).transpose()?;
         let page = config.page.listen.map(listen_for_page).transpose()?;
+        sockets::tell_unused();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let pbx = Pbx::open(config, clock(), &stop);
         std::fs::write(config.data_dir.join(CONTROL_ADDRESS), address.to_string())
@@ -324,21 +323,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         std::io::ErrorKind::AddrInUse => StartError::Taken(address),
         _ => StartError::Listen(address, cause),
     })
-}
-
-/// Listens with room for a burst of callers who have not been accepted yet: beyond it the kernel
-/// lets them wait a second, and the standard library's room is 128.
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // As the standard library does: a restart must not wait for old connections to die.
-    socket.set_reuseaddr(true)?;
-    // Accepted connections inherit it.
-    socket.set_nodelay(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Threads with a small runtime each, so that neither a sync nor a slow log holds a caller up.

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::answering::Current;
-use super::{StartError, bind, refused};
+use super::sockets::bind;
+use super::{StartError, refused};
 use crate::pbx::fastagi::{FastAgi, Settings};
 
 /// Takes the port. One that nobody wrote down may be somebody else's: calls are answered without it.

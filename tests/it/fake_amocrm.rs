@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) now: i64,
     /// When the long-lived token ends, Unix seconds.
     pub(crate) token_ends: i64,
+    /// Where its links lead, host and port; `None` for where it listens.
+    pub(crate) host: Option<String>,
 }
 
 impl Default for Options {
@@ -87,6 +89,7 @@ impl Default for Options {
             merges_name: MergesName::Survivor,
             now: 1_795_348_800,
             token_ends: 1_795_348_800 + 3 * 365 * 86_400,
+            host: None,
         }
     }
 }
@@ -191,7 +194,7 @@ impl FakeAmocrm {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             world,
-            host: address.to_string(),
+            host: options.host.clone().unwrap_or_else(|| address.to_string()),
             started: Instant::now(),
             state: Mutex::new(Account {
                 mood: Mood::Fine,
@@ -236,6 +239,10 @@ impl FakeAmocrm {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The long-lived token.

@@ -240,6 +240,11 @@ impl FakeBitrix24 {
         format!("http://{}/rest/{user}/{code}/", self.address)
     }
 
+    /// Where it listens.
+    pub fn server(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Every breach of a documented limit, in words.
     pub fn violations(&self) -> Vec<String> {
         self.portal.log().violations.clone()

@@ -3,7 +3,7 @@
 //! calms down, the mirror equals the CRM.
 //!
 //! Fixed seeds live long, and each run lives a shorter life of its own, whose seed it prints.
-//! `PRYAMO_TEST_SEED` sets that one, as it was printed.
+//! `PRYAMO_TEST_SEED` sets that one, as it was printed; `PRYAMO_TEST_CHANGES` makes the others longer.
 #![expect(clippy::print_stdout, reason = "a life tells its seed and its figures")]
 
 mod change;
@@ -22,6 +22,12 @@ const SEED: u64 = 0x5eed_2026_1122;
 /// Changes in the life of a fixed seed, and in that of a fresh one.
 const CHANGES: usize = 10_000;
 const FRESH_CHANGES: usize = 2_000;
+
+#[expect(clippy::disallowed_methods, reason = "a knob of this test alone")]
+fn changes() -> usize {
+    let set = std::env::var("PRYAMO_TEST_CHANGES");
+    set.map_or(CHANGES, |set| set.parse().expect("PRYAMO_TEST_CHANGES"))
+}
 
 const BITRIX24_WEBHOOK: Case = Case {
     name: "bitrix24 webhook",
@@ -73,38 +79,38 @@ const AMOCRM_UNFILTERED: Case = Case {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bitrix24_by_its_webhook_alone() {
-    BITRIX24_WEBHOOK.live(SEED, CHANGES).await;
+    BITRIX24_WEBHOOK.live(SEED, changes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bitrix24_by_webhooks_both_ways() {
-    BITRIX24_OUTGOING.live(SEED + 3, CHANGES).await;
+    BITRIX24_OUTGOING.live(SEED + 3, changes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bitrix24_as_an_application() {
-    BITRIX24_APPLICATION.live(SEED + 4, CHANGES).await;
+    BITRIX24_APPLICATION.live(SEED + 4, changes()).await;
 }
 
 /// What the portal keeps for us is never lost: no walk is needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bitrix24_as_an_application_without_walks() {
-    BITRIX24_UNWALKED.live(SEED + 6, CHANGES).await;
+    BITRIX24_UNWALKED.live(SEED + 6, changes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn amocrm_by_its_webhooks() {
-    AMOCRM_WEBHOOKS.live(SEED + 5, CHANGES).await;
+    AMOCRM_WEBHOOKS.live(SEED + 5, changes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn amocrm_by_polling_alone() {
-    AMOCRM_POLLING.live(SEED + 1, CHANGES).await;
+    AMOCRM_POLLING.live(SEED + 1, changes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn amocrm_with_its_filters_off() {
-    AMOCRM_UNFILTERED.live(SEED + 2, CHANGES).await;
+    AMOCRM_UNFILTERED.live(SEED + 2, changes()).await;
 }
 
 /// Other changes, moods and moments of death in each run.

@@ -8,6 +8,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::crm::Finding;
 
+/// The first process.
+const INIT: &str = "1";
 /// What the kernel writes for a socket that listens.
 const LISTENS: &str = "0A";
 /// Descriptors of one process that are looked at.
@@ -112,6 +114,7 @@ fn holder_below(proc: &Path, port: u16) -> Option<String> {
     let tables = tables.into_iter().flatten().collect::<Vec<_>>().join("\n");
     let inode = tables.lines().find_map(|line| listening(line, port))?;
     let socket = format!("socket:[{inode}]");
+    let mut by_systemd = None;
     for entry in fs::read_dir(proc).ok()?.flatten() {
         let name = entry.file_name();
         let Some(id) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
@@ -127,13 +130,15 @@ fn holder_below(proc: &Path, port: u16) -> Option<String> {
             .any(|target| target.as_os_str() == socket.as_str());
         if holds {
             let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            return Some(format!(
-                "{} (process {id})",
-                super::super::plain(program.trim())
-            ));
+            let told = format!("{} (process {id})", super::super::plain(program.trim()));
+            if id != INIT {
+                return Some(told);
+            }
+            // It holds the port for somebody (`pryamo.socket`), who may hold it too.
+            by_systemd = Some(told);
         }
     }
-    None
+    by_systemd
 }
 
 /// The inode of a line of `/proc/net/tcp` if it is a socket that listens at this port.

@@ -1,11 +1,13 @@
 //! The two made-up CRMs as one: what a life needs of them, and what may ail them for a moment.
 
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::messy::Dice;
+use crate::wire::{self, Wire};
 use crate::world::{Happened, List, SharedWorld};
 
 /// How much faster than life the portal's limits are.
@@ -69,6 +71,8 @@ pub struct Crm {
     /// The first refresh token.
     refresh: String,
     renewal: Mutex<Renewal>,
+    /// Between the daemon and it, where a lost answer loses no token.
+    wire: Option<Wire>,
 }
 
 enum Fake {
@@ -101,7 +105,9 @@ impl Renewal {
 
 impl Crm {
     /// Starts it; its clock stands at `now`.
-    pub async fn start(kind: Kind, world: SharedWorld, now: i64) -> Self {
+    pub async fn start(kind: Kind, world: SharedWorld, now: i64, dice: Dice) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let outside = listener.local_addr().unwrap().to_string();
         let (fake, refresh) = if kind.is_bitrix24() {
             let options = fake_bitrix24::Options {
                 speed: BITRIX24_SPEED,
@@ -118,11 +124,16 @@ impl Crm {
                 speed: AMOCRM_SPEED,
                 page_latency: (Duration::from_millis(30), Duration::from_millis(200)),
                 filters: kind != Kind::AmocrmUnfiltered,
+                host: (!kind.rotates()).then_some(outside),
                 now,
                 ..fake_amocrm::Options::default()
             };
             let fake = FakeAmocrm::start(world, options);
             (Fake::Amocrm(fake), fake_amocrm::FIRST_REFRESH.to_owned())
+        };
+        let server = match &fake {
+            Fake::Bitrix24(fake) => fake.server(),
+            Fake::Amocrm(fake) => fake.address(),
         };
         let renewal = Renewal {
             ended_after: kind.rotates().then_some(0),
@@ -135,11 +146,25 @@ impl Crm {
             kind,
             refresh,
             renewal: Mutex::new(renewal),
+            wire: (!kind.rotates()).then(|| Wire::lay(listener, server, dice)),
         }
     }
 
     /// The connector's part of the `[[crm]]` table.
     pub fn table(&self) -> String {
+        let table = self.direct_table();
+        let Some(wire) = &self.wire else {
+            return table;
+        };
+        let server = match &self.fake {
+            Fake::Bitrix24(fake) => fake.server(),
+            Fake::Amocrm(fake) => fake.address(),
+        };
+        table.replace(&server.to_string(), &wire.address().to_string())
+    }
+
+    /// The same with no wire between.
+    fn direct_table(&self) -> String {
         let refresh = &self.refresh;
         match (&self.fake, self.kind) {
             (Fake::Bitrix24(fake), kind) => {
@@ -249,6 +274,11 @@ impl Crm {
         }
     }
 
+    /// How many connections the wire has spoilt.
+    pub fn spoilt(&self) -> usize {
+        self.wire.as_ref().map_or(0, Wire::spoilt)
+    }
+
     /// How many requests came.
     pub fn requests(&self) -> usize {
         match &self.fake {
@@ -259,6 +289,9 @@ impl Crm {
 
     /// Makes it well.
     pub fn recover(&self) {
+        if let Some(wire) = &self.wire {
+            wire.set(wire::Mood::Well);
+        }
         match &self.fake {
             Fake::Bitrix24(fake) => fake.set_mood(fake_bitrix24::Mood::Well),
             Fake::Amocrm(fake) => fake.set_mood(fake_amocrm::Mood::Fine),
@@ -267,6 +300,19 @@ impl Crm {
 
     /// Lets something ail it that a daemon gets over by itself; tells what.
     pub fn upset(&self, dice: &mut Dice) -> String {
+        if let Some(wire) = self.wire.as_ref().filter(|_| dice.below(3) == 0) {
+            use wire::Mood;
+            let mood = match dice.below(6) {
+                0 => Mood::Slow(20 + dice.below(300)),
+                1 => Mood::Refused,
+                2 => Mood::Cut,
+                3 => Mood::Half,
+                4 => Mood::Corrupt,
+                _ => Mood::Hang,
+            };
+            wire.set(mood);
+            return format!("the wire: {mood:?}");
+        }
         match &self.fake {
             Fake::Bitrix24(fake) => {
                 use fake_bitrix24::Mood;

@@ -80,7 +80,13 @@ impl Case {
         };
         let (mut life, world) = Life::begin(seed, nature, NOON + shift);
         let world = world.shared();
-        let crm = Crm::start(kind, SharedWorld::clone(&world), NOON + shift).await;
+        let crm = Crm::start(
+            kind,
+            SharedWorld::clone(&world),
+            NOON + shift,
+            Dice(seed ^ 0x317e),
+        )
+        .await;
         let site = Site::new(&self.config(&crm, self.asks_live));
         let target = format!("/hooks/{CRM}/{SECRET}");
         let mut post = Post::new(Dice(dice.below(u64::MAX)), site.address, target);
@@ -99,13 +105,14 @@ impl Case {
         crm.recover();
         self.check_post(&post.close().await);
         println!(
-            "{}: {changes} changes in {:.0?}, {} troubles, {} kills, {} calls, {} requests",
+            "{}: {changes} changes in {:.0?}, {} troubles, {} kills, {} calls, {} requests, {} answers spoilt on the wire",
             self.name,
             began.elapsed(),
             storm.troubles,
             lives.kills(),
             storm.calls.load(Ordering::Relaxed),
             crm.requests(),
+            crm.spoilt(),
         );
         if self.asks_live {
             lives.kill_and_start_with(&crm, &self.config(&crm, false));
