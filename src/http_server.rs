@@ -300,7 +300,10 @@ fn mend_head(head: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn may_stand_in_an_address(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
+    // `-._~` and the delimiters of RFC 3986 but for `#`, `[` and `]`.
+    matches!(byte,
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'
+        | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'%')
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! Names and labels of every metric. Labels come from closed sets only.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::decision::{AnswerSource, Decision};
+use crate::decision::{AnswerSource, Decision, Reason};
 use crate::record::CrmName;
 
 /// Upper ends of the histogram's buckets, in seconds: from far below a millisecond to the dialplan's
@@ -165,16 +169,24 @@ fn describe_state() {
 
 /// Counts an answer to a PBX.
 pub fn count_answer(decision: &Decision, took: Duration) {
-    counter!("pryamo_answers_total", "reason" => decision.reason.as_str()).increment(1);
-    // Labels that are literals cost no memory: a caller waits for this.
-    let histogram = match decision.source() {
-        AnswerSource::Directory => {
-            histogram!("pryamo_answer_seconds", "source" => "directory")
-        }
-        AnswerSource::Live => histogram!("pryamo_answer_seconds", "source" => "live"),
-        AnswerSource::None => histogram!("pryamo_answer_seconds", "source" => "none"),
+    // Looked for among all metrics once and then kept: a caller waits for this.
+    static ANSWERS: [OnceLock<Counter>; Reason::ALL.len()] =
+        [const { OnceLock::new() }; Reason::ALL.len()];
+    static BY_DIRECTORY: OnceLock<Histogram> = OnceLock::new();
+    static LIVE: OnceLock<Histogram> = OnceLock::new();
+    static BY_NONE: OnceLock<Histogram> = OnceLock::new();
+    let reason = decision.reason;
+    if let Some(answers) = ANSWERS.get(reason as usize) {
+        let make = || counter!("pryamo_answers_total", "reason" => reason.as_str());
+        answers.get_or_init(make).increment(1);
+    }
+    let (times, source) = match decision.source() {
+        AnswerSource::Directory => (&BY_DIRECTORY, "directory"),
+        AnswerSource::Live => (&LIVE, "live"),
+        AnswerSource::None => (&BY_NONE, "none"),
     };
-    histogram.record(took);
+    let make = || histogram!("pryamo_answer_seconds", "source" => source);
+    times.get_or_init(make).record(took);
 }
 
 /// Counts an internal fault.

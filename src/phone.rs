@@ -281,6 +281,33 @@ pub fn read_field(written: &str, region: Region) -> Vec<E164> {
 /// This is the first step for every candidate; the corpus in `tests/phones` holds it to Google's
 /// answers.
 pub fn google(written: &str, region: Region) -> Option<E164> {
+    if let Some(number) = russian_mobile(written, region) {
+        return Some(number);
+    }
+    ask_google(written, region)
+}
+
+/// Reads the commonest callers without asking the library, which takes a fifth of a whole answer:
+/// behind +7 a number of ten digits that begins with a 9 is a Russian mobile one.
+///
+/// All of 9 is in use but for parts of 930, which are left to the library. A test holds it to what the
+/// library says.
+fn russian_mobile(written: &str, region: Region) -> Option<E164> {
+    let national = match written.strip_prefix("+7") {
+        Some(national) => national,
+        None if region.0 != Plan::RU => return None,
+        None if written.len() == 11 => written.strip_prefix(['7', '8'])?,
+        None => written,
+    };
+    let is_mobile = national.len() == 10
+        && national.starts_with('9')
+        && !national.starts_with("930")
+        && national.bytes().all(|byte| byte.is_ascii_digit());
+    let digits: u64 = national.parse().ok().filter(|_| is_mobile)?;
+    E164::from_digits(70_000_000_000 + digits)
+}
+
+fn ask_google(written: &str, region: Region) -> Option<E164> {
     if written.len() > LONGEST_FOR_GOOGLE_CHARS
         && written.chars().count() > LONGEST_FOR_GOOGLE_CHARS
     {
@@ -482,6 +509,28 @@ mod tests {
 
     fn texts(numbers: &[E164]) -> Vec<String> {
         numbers.iter().map(E164::to_string).collect()
+    }
+
+    #[test]
+    fn russian_mobile_numbers_are_read_as_the_library_reads_them() {
+        for head in 900_000..=999_999_u64 {
+            let national = format!("{head}{:04}", head * 7919 % 10_000);
+            let forms = [("+7", "US"), ("7", "RU"), ("8", "RU"), ("", "RU")];
+            // The library finds the country code first: one form of each is enough, all of some.
+            let count = if head.is_multiple_of(10) {
+                forms.len()
+            } else {
+                1
+            };
+            for (prefix, code) in &forms[..count] {
+                let written = format!("{prefix}{national}");
+                let read = russian_mobile(&written, region(code));
+                assert_eq!(read.is_some(), !national.starts_with("930"), "{written}");
+                if read.is_some() {
+                    assert_eq!(read, ask_google(&written, region(code)), "{written}");
+                }
+            }
+        }
     }
 
     /// Region, what a field holds, what is read, and why; one line each, which rustfmt would break.
@@ -730,6 +779,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_looks_like_a_russian_mobile_number_is_read_as_the_library_reads_it(
+            written in "[+ ]{0,1}[78]{0,2}9?[0-9]{8,11}",
+            code in prop::sample::select(vec!["RU", "KZ", "BY", "UA", "DE", "US"]),
+        ) {
+            prop_assert_eq!(google(&written, region(code)), ask_google(&written, region(code)));
+        }
+
         #[test]
         fn any_text_is_read_without_panic(written in "\\PC*", code in "RU|UA|DE|US|UZ|IT") {
             let region = region(&code);

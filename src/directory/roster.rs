@@ -5,6 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+// A caller waits for several lookups in these.
+use foldhash::HashMap as FastMap;
+
 use super::colleague::{self, Colleague};
 use super::own_row::OwnRow;
 use crate::call::{Extension, ExtensionPattern};
@@ -68,13 +71,13 @@ pub struct Override {
 /// All employees at one moment.
 #[derive(Debug, Default)]
 pub struct Roster {
-    employees: HashMap<CrmName, HashMap<EmployeeId, Arc<Colleague>>>,
+    employees: FastMap<CrmName, FastMap<EmployeeId, Arc<Colleague>>>,
     /// E-mails and names in lower case; `None` where two employees share one.
-    aliases: HashMap<CrmName, HashMap<String, Option<Arc<Colleague>>>>,
-    owners: HashMap<E164, Arc<Colleague>>,
+    aliases: FastMap<CrmName, FastMap<String, Option<Arc<Colleague>>>>,
+    owners: FastMap<E164, Arc<Colleague>>,
     /// Working employees by extension; several where a person is a user of several CRMs, or an
     /// extension was given twice.
-    extensions: HashMap<Extension, Vec<Arc<Colleague>>>,
+    extensions: FastMap<Extension, Vec<Arc<Colleague>>>,
     departments: HashMap<CrmName, HashMap<String, Department>>,
     rules: Arc<RosterRules>,
 }
@@ -259,7 +262,7 @@ impl Roster {
         let mut all: Vec<_> = self
             .employees
             .values()
-            .flat_map(HashMap::values)
+            .flat_map(FastMap::values)
             .cloned()
             .collect();
         all.sort_by(|a, b| (&a.crm, &a.name, &a.id).cmp(&(&b.crm, &b.name, &b.id)));
@@ -306,12 +309,12 @@ impl Roster {
 
     /// How many employees a CRM has.
     pub fn len_of(&self, crm: &CrmName) -> usize {
-        self.employees.get(crm).map_or(0, HashMap::len)
+        self.employees.get(crm).map_or(0, FastMap::len)
     }
 
     /// How many employees there are.
     pub fn len(&self) -> usize {
-        self.employees.values().map(HashMap::len).sum()
+        self.employees.values().map(FastMap::len).sum()
     }
 
     /// True when there are none.

@@ -63,7 +63,11 @@ fn read_tried(list: &str) -> Vec<String> {
 }
 
 pub(super) fn decode(raw: &str) -> String {
-    let mut text = percent_decode_str(raw).decode_utf8_lossy().into_owned();
+    let mut text = if memchr::memchr(b'%', raw.as_bytes()).is_none() {
+        raw.to_owned()
+    } else {
+        percent_decode_str(raw).decode_utf8_lossy().into_owned()
+    };
     if text.len() > LONGEST_VALUE {
         let end = (0..=LONGEST_VALUE)
             .rev()

@@ -80,6 +80,9 @@ impl Phones {
     /// How the phone of this extension stands, its hint being looked for in these contexts.
     pub(super) fn state(&self, extension: &str, contexts: &[String]) -> PhoneState {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if known.hints.is_empty() && known.devices.is_empty() {
+            return PhoneState::Unknown;
+        }
         let do_not_disturb = known.devices.get(&format!("Custom:DND{extension}"));
         let is_set = |state: &PhoneState| !matches!(state, PhoneState::Free | PhoneState::Unknown);
         if do_not_disturb.is_some_and(is_set) {
