@@ -7,7 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
+
+/// Accents behind one letter that are shown.
+const MOST_ACCENTS: u32 = 3;
 
 /// How names are shown.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -64,7 +68,7 @@ pub fn show(name: &str, company: Option<&str>, settings: &Settings) -> String {
     } else {
         filled
     };
-    let tidy = squeeze(written.nfc().map(harmless));
+    let tidy = squeeze(few_accents(written.nfc().map(harmless)));
     let paired = pair_up(&quote(&tidy));
     let short = cut(&paired, settings.bytes.min(Settings::MOST_BYTES));
     squeeze(pair_up(short).chars())
@@ -104,13 +108,43 @@ fn fill(template: &str, name: &str, company: &str) -> String {
     filled
 }
 
-/// Control characters, line separators and invisible direction marks become blanks.
+/// Control characters, line separators, direction marks, letters that show nothing or that each font
+/// shows as it likes become blanks. The joiners U+200C and U+200D stay: Persian and emoji need them.
 fn harmless(letter: char) -> char {
     let is_harmful = letter.is_control()
-        || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffd}')
-        || matches!(letter, '\u{200b}' | '\u{200e}' | '\u{200f}')
-        || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        // Soft hyphen, joiners that change nothing, fillers.
+        || matches!(letter, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}')
+        || matches!(letter, '\u{180b}'..='\u{180f}' | '\u{2800}')
+        // Directions, separators, invisible operators.
+        || matches!(letter, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}')
+        || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        // Signs before Arabic and Syriac numbers, which no name has.
+        || matches!(letter, '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{8e2}')
+        // Private use, no letters at all, byte order marks, annotations, tags.
+        || matches!(letter, '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{feff}')
+        || matches!(letter, '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..)
+        || u32::from(letter) & 0xfffe == 0xfffe;
     if is_harmful { ' ' } else { letter }
+}
+
+/// Drops accents and joiners that stand behind no letter, and those beyond what any language puts on
+/// one: a heap of them covers the lines above and below.
+fn few_accents(letters: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+    let mut room: u32 = 0;
+    letters.filter(move |letter| {
+        let is_accent = is_combining_mark(*letter) || matches!(letter, '\u{200c}' | '\u{200d}');
+        if is_accent {
+            let fits = room > 0;
+            room = room.saturating_sub(1);
+            return fits;
+        }
+        room = if letter.is_whitespace() {
+            0
+        } else {
+            MOST_ACCENTS
+        };
+        true
+    })
 }
 
 fn squeeze(letters: impl Iterator<Item = char>) -> String {
@@ -232,7 +266,16 @@ mod tests {
                 "control characters",
             ),
             ("  a \u{a0} b  ", "a b", "blanks are squeezed"),
-            ("\u{202e}evil", "evil", "direction marks"),
+            ("\u{202e}evil\u{61c}", "evil", "direction marks"),
+            ("A\u{ad}\u{2060}B", "A B", "letters that show nothing"),
+            ("A\u{e0042}\u{1ffff}", "A", "tags and no letters at all"),
+            ("👩‍👩‍👧", "👩‍👩‍👧", "an emoji keeps its joiners"),
+            (
+                "Z\u{333}\u{333}\u{333}\u{333}\u{333}o",
+                "Z\u{333}\u{333}\u{333}o",
+                "a heap of accents",
+            ),
+            ("\u{301}\u{200d} A \u{301}", "A", "accents of nothing"),
             ("", "", "nothing"),
         ] {
             assert_eq!(

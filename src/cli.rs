@@ -34,6 +34,7 @@ use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::demo;
 use crate::directory::{DirectoryError, OpenError};
 use crate::fault;
+use crate::secret;
 use crate::serve::{self, Daemon, StartError};
 use crate::sync::import;
 
@@ -241,10 +242,20 @@ impl From<Lang> for crate::replay::Language {
     }
 }
 
-/// Text from outside as a terminal may show it: nothing in it moves the cursor.
+/// Text from outside as a terminal may show it: nothing in it moves the cursor or turns the line round.
 fn plain(text: &str) -> String {
+    let turns = |letter: char| {
+        matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}')
+            || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars()
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .map(|letter| {
+            if letter.is_control() || turns(letter) {
+                ' '
+            } else {
+                letter
+            }
+        })
         .collect()
 }
 
@@ -259,6 +270,9 @@ struct ConfigArguments {
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
+    if let Err(error) = secret::keep_memory_private() {
+        eprintln!("pryamo: a core dump of this process would hold its secrets: {error}");
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -11,6 +11,7 @@ mod show;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -314,7 +315,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: String,
-        /// The parser's words, with the line.
+        /// The parser's words, with the place.
         text: String,
     },
     /// A key is unknown, missing or wrong.
@@ -382,7 +383,7 @@ impl Config {
             });
         let mut table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: shown.clone(),
-            text: error.to_string(),
+            text: syntax_fault(text, error.message(), error.span()),
         })?;
         let reader = Reader { text, shown };
         override_from(&mut table, environment)?;
@@ -495,6 +496,22 @@ impl Config {
     }
 }
 
+/// A parser's words with their place, and of that line only the key: its value may be a secret.
+pub fn syntax_fault(text: &str, message: &str, span: Option<Range<usize>>) -> String {
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+        return message.to_owned();
+    };
+    let number = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let shown = match line.split_once('=') {
+        Some((key, _)) => format!("{key}= ..."),
+        None if line.trim_start().starts_with('[') => line.to_owned(),
+        None => "...".to_owned(),
+    };
+    format!("  line {number}, column {column}: {shown}\n  {message}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::show::star_url;
@@ -539,6 +556,23 @@ mod tests {
         assert_eq!(single.forward.allow[0].to_string(), "10.0.0.5/32");
         let error = parse("[forward]\nallow = [\"pbx\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("pbx"), "{error}");
+    }
+
+    #[test]
+    fn a_fault_of_syntax_is_placed_and_shows_no_value() {
+        for (text, told) in [
+            ("data_dir = 'x'\ntoken = \"s3cret\n", "line 2, column"),
+            ("[ami]\nsecret = s3cret\n", "column 10: secret = ..."),
+            ("[[crm\nname = 1\n", ": [[crm\n"),
+            ("url = \"a\n  s3cret\"\n", "line 2, column 10: ...\n"),
+            ("token = \"s3cret\"\ntoken = \"s3cret\"\n", "duplicate"),
+            ("s3cret\n", "line 1, column"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("is no TOML:\n  line "), "{error}");
+            assert!(error.contains(told), "{told}: {error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 
     #[test]

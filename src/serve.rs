@@ -38,6 +38,7 @@ use crate::http_server;
 use crate::journal;
 use crate::phone;
 use crate::rules::RuleError;
+use crate::secret;
 use crate::shadow::ShadowError;
 use crate::sync::Clock;
 use crate::web;
@@ -205,7 +206,8 @@ impl Daemon {
         sockets::tell_unused();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let pbx = Pbx::open(config, clock(), &stop);
-        std::fs::write(config.data_dir.join(CONTROL_ADDRESS), address.to_string())
+        let told = address.to_string();
+        secret::write(&config.data_dir.join(CONTROL_ADDRESS), told.as_bytes())
             .map_err(refused("write control.address into `data_dir`"))?;
         let (journal, journal_thread) =
             standing::start_journal(config, &directory, &clock)?.unzip();

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use crate::config::{Config, ConfigError, CrmTable};
+use crate::config::{Config, ConfigError, CrmTable, syntax_fault};
 use crate::crm;
 pub use crate::crm::{Finding, Level};
 use crate::fault;
@@ -203,10 +203,14 @@ pub fn config_text(existing: Option<&str>, answers: &Answers) -> Result<String, 
         }));
     }
     let existing = existing.filter(|text| !text.trim().is_empty());
-    let mut document: DocumentMut = existing
-        .unwrap_or(HEAD)
-        .parse()
-        .map_err(|error: toml_edit::TomlError| SetupError::Syntax(error.to_string()))?;
+    let mut document: DocumentMut =
+        existing
+            .unwrap_or(HEAD)
+            .parse()
+            .map_err(|error: toml_edit::TomlError| {
+                let written = existing.unwrap_or(HEAD);
+                SetupError::Syntax(syntax_fault(written, error.message(), error.span()))
+            })?;
     let folder = answers
         .data_dir
         .as_ref()

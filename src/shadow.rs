@@ -116,6 +116,10 @@ impl fmt::Display for Address {
         // Neither can fail where there is a host, and what stays is what was there.
         let _ = shown.set_password(None);
         let _ = shown.set_username("");
+        // What stands behind it may be what proves who asks.
+        if shown.query().is_some() {
+            shown.set_query(Some("***"));
+        }
         shown.fmt(formatter)
     }
 }

@@ -578,11 +578,23 @@ fn put(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(
 /// Turns serde's words into ours: an unknown key is told with the nearest known one.
 pub fn explain_serde(message: &str) -> String {
     if !message.starts_with("unknown field") {
-        return message.to_owned();
+        return unquoted_text(message);
     }
     let names = quoted(message);
     match names.split_first() {
         Some((unknown, known)) => unknown_key(unknown, known),
+        None => message.to_owned(),
+    }
+}
+
+/// A number in place of text, which may be a secret that somebody wrote without its quotes.
+fn unquoted_text(message: &str) -> String {
+    const EXPECTED: &str = ", expected a string";
+    let number = ["invalid type: integer `", "invalid type: floating point `"]
+        .iter()
+        .find_map(|start| message.split_once(start));
+    match number.and_then(|(before, rest)| Some((before, rest.split_once(EXPECTED)?.1))) {
+        Some((before, behind)) => format!("{before}a number, expected text in quotes{behind}"),
         None => message.to_owned(),
     }
 }

@@ -289,7 +289,7 @@ impl Line {
                 _ => {
                     return Err(AmiError::Refused {
                         user: settings.user.clone(),
-                        text: message.get("Message").to_owned(),
+                        text: without(message.get("Message"), settings.secret.as_ref()),
                     });
                 }
             }
@@ -300,6 +300,14 @@ impl Line {
         let text = message::action(action, fields);
         let sent = self.writer.write_all(text.as_bytes()).await;
         sent.map_err(|error| ReadError::Lost(error).into())
+    }
+}
+
+/// What the other side says, without our secret should it repeat it.
+fn without(text: &str, secret: Option<&SecretString>) -> String {
+    match secret.map(ExposeSecret::expose_secret) {
+        Some(secret) if !secret.is_empty() => text.replace(secret, "***"),
+        _ => text.to_owned(),
     }
 }
 

@@ -156,6 +156,40 @@ impl Lab {
         self.tell(&["phone", number, mode]);
     }
 
+    /// The same, and keeps every message that the phone gets, for [`Lab::invites`].
+    pub fn recording_phone(&self, number: &str, mode: &str) {
+        let messages = self.messages_of(number);
+        let messages = messages.to_str().unwrap();
+        let keep = ["-trace_msg", "-message_file", messages];
+        self.tell(&[&["phone", number, mode][..], &keep].concat());
+    }
+
+    fn messages_of(&self, number: &str) -> PathBuf {
+        let name = format!("log/phone-{number}.messages");
+        self.folder.path().join(name)
+    }
+
+    /// The INVITEs that a recording phone got, byte by byte.
+    pub fn invites(&self, number: &str) -> Vec<Vec<u8>> {
+        const RECEIVED: &[u8] = b"message received [";
+        let log = std::fs::read(self.messages_of(number)).unwrap();
+        let mut invites = Vec::new();
+        let mut rest = log.as_slice();
+        while let Some(at) = memchr::memmem::find(rest, RECEIVED) {
+            rest = &rest[at + RECEIVED.len()..];
+            // `message received [873] bytes :`, an empty line, and so many bytes.
+            let end = memchr::memchr(b']', rest).unwrap();
+            let length: usize = std::str::from_utf8(&rest[..end]).unwrap().parse().unwrap();
+            let begin = memchr::memmem::find(rest, b"\n\n").unwrap() + 2;
+            let message = &rest[begin..begin + length];
+            if message.starts_with(b"INVITE ") {
+                invites.push(message.to_vec());
+            }
+            rest = &rest[begin + length..];
+        }
+        invites
+    }
+
     /// What Asterisk's console answers.
     pub fn console(&self, command: &str) -> String {
         self.tell(&["cli", command])
@@ -354,7 +388,7 @@ fn results(log: &str) -> HashMap<String, Outcome> {
 }
 
 /// A SIP display name without its quotes and their escapes.
-fn unquote(written: &str) -> String {
+pub fn unquote(written: &str) -> String {
     let inner = written
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use super::super::plain;
 use crate::directory::OwnRow;
 
 /// Prints what `/api/v1/employees` lists.
@@ -21,7 +22,7 @@ pub(super) fn print(employees: &[Value]) {
             text(employee, "/id"),
             notes(employee).join("; ")
         );
-        println!("{}", line.trim_end());
+        println!("{}", plain(line.trim_end()));
         if is(employee, "/active") && !extension.is_empty() {
             by_extension.entry((crm, extension)).or_default().push(name);
         }
