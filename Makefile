@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # The versions of Asterisk that real calls go through.
 ASTERISK := 16 22
 
-.PHONY: help demo check quick test torture bench snapshots
+.PHONY: help demo check quick test torture fuzz bench snapshots
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,9 @@ test: ## everything, with the servers that the tests need; installs them
 torture: ## the long forms of what `make test` does shortly: hours
 	PRYAMO_TEST_CHANGES=50000 cargo test --test it life:: -- --test-threads 2 --nocapture
 	PRYAMO_TEST_SOAK=60 cargo test --test it soak:: -- --nocapture
+
+fuzz: ## sends every reader what a fuzzer thinks of, 15 minutes each: hours
+	fuzz/run 900
 
 bench: ## measures /forward beside nginx, the directory and the page; see docs/performance.md
 	tests/install bench

@@ -1,12 +1,33 @@
 //! What a lookup and a page cost in each store of [`KINDS`].
 //!
-//! `cargo bench --bench directory`; the base of a million numbers is built first, in some 20 s.
-#![expect(clippy::unwrap_used, reason = "a bench that fails may panic")]
+//! `cargo bench --bench directory` builds a base of each size first; `PRYAMO_BENCH_SIZES=10000,1000000`
+//! leaves the largest out, which takes minutes, and writes nothing into the docs. A whole run puts its medians
+//! into `docs/performance.md`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a bench that fails may panic, shows its figures and looks at the clock"
+)]
 
+#[path = "common/chart.rs"]
+mod chart;
+#[path = "common/performance_page.rs"]
+mod performance_page;
+#[path = "common/sizes.rs"]
+mod sizes;
+
+use std::fmt::Write as _;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use futures::FutureExt;
 use jiff::Timestamp;
 use pryamo::directory::{Change, Directory, KINDS, Opening, RosterRules};
@@ -79,7 +100,7 @@ fn base(
 fn directory(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for kind in KINDS {
-        for numbers in [10_000, 1_000_000] {
+        for numbers in sizes::wanted() {
             let (store, _folder) = base(&runtime, kind, numbers);
             let mut group = criterion.benchmark_group(format!("{} {numbers}", kind.name));
             let mut draw = 0;
@@ -115,4 +136,87 @@ fn directory(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, directory);
-criterion_main!(benches);
+
+fn main() {
+    // `cargo test` runs benchmarks too, only to see that they build.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let began = SystemTime::now();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    write_page(began);
+}
+
+/// What is measured of each store and size, and how the page calls it.
+const MEASURED: [(&str, &str); 4] = [
+    ("known", "a known number"),
+    ("unknown", "an unknown number"),
+    ("page of changed cards", "a page of 250 cards, each changed"),
+    (
+        "page of unchanged cards",
+        "a page of 250 cards, none changed",
+    ),
+];
+
+/// Puts the medians into the page. A run of a part of them writes nothing.
+fn write_page(began: SystemTime) {
+    let all = sizes::wanted();
+    let mut text = String::from("| median |");
+    for numbers in &all {
+        let _ = write!(text, " {} |", sizes::words(*numbers));
+    }
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(all.len()));
+    let mut lookups = Vec::new();
+    for kind in KINDS {
+        for (name, words) in MEASURED {
+            let medians = all.iter().map(|numbers| {
+                let nanoseconds = median(&format!("{} {numbers}/{name}", kind.name), began)?;
+                Some((*numbers, nanoseconds / 1000.0))
+            });
+            let Some(medians) = medians.collect::<Option<Vec<(u64, f64)>>>() else {
+                println!("{name} was left out: the page stays as it was");
+                return;
+            };
+            let _ = write!(text, "| {words} |");
+            for (_, micros) in &medians {
+                let _ = match micros {
+                    large if *large >= 1000.0 => write!(text, " {:.1} ms |", large / 1000.0),
+                    small => write!(text, " {small:.2} µs |"),
+                };
+            }
+            text.push('\n');
+            if name.ends_with("known") {
+                lookups.push((words, medians));
+            }
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\n![A lookup](performance/lookup.svg)\n\n`cargo bench --bench directory`: pryamo {}, {}, {} GiB of memory, {}.",
+        env!("CARGO_PKG_VERSION"),
+        sizes::versions(),
+        performance_page::memory_gib(),
+        Timestamp::now().strftime("%Y-%m-%d"),
+    );
+    performance_page::write("directory", &text);
+    chart::draw(
+        "lookup",
+        "A lookup in the directory, median",
+        "microseconds",
+        &lookups,
+    );
+}
+
+/// What criterion has found since then, in nanoseconds.
+fn median(measured: &str, since: SystemTime) -> Option<f64> {
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("criterion")
+        .join(measured)
+        .join("new/estimates.json");
+    let written = std::fs::metadata(&found).ok()?.modified().ok()?;
+    let estimates = std::fs::read_to_string(found).ok()?;
+    let estimates: serde_json::Value = serde_json::from_str(&estimates).ok()?;
+    let median = estimates.pointer("/median/point_estimate")?.as_f64()?;
+    (written >= since).then_some(median)
+}

@@ -68,10 +68,12 @@ pub fn show(name: &str, company: Option<&str>, settings: &Settings) -> String {
     } else {
         filled
     };
-    let tidy = squeeze(few_accents(written.nfc().map(harmless)));
-    let paired = pair_up(&quote(&tidy));
-    let short = cut(&paired, settings.bytes.min(Settings::MOST_BYTES));
-    squeeze(pair_up(short).chars())
+    let safe: String = written.chars().map(harmless).collect();
+    // What is dropped here may leave accents behind that stood on it.
+    let paired = pair_up(&quote(&safe));
+    let tidy = squeeze(few_accents(paired.nfc()));
+    let short = cut(&tidy, settings.bytes.min(Settings::MOST_BYTES));
+    squeeze(few_accents(pair_up(short).chars()))
 }
 
 /// Says whether a name is words of Latin or Russian letters with single blanks between, as most
@@ -276,6 +278,7 @@ mod tests {
                 "a heap of accents",
             ),
             ("\u{301}\u{200d} A \u{301}", "A", "accents of nothing"),
+            ("\"\u{333} A (\u{301}", "A", "accents of what is dropped"),
             ("", "", "nothing"),
         ] {
             assert_eq!(

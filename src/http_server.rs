@@ -134,13 +134,7 @@ fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr
 /// bytes are percent-encoded before it sees them. A head that needs no mending is not copied.
 struct MendedStream {
     inner: TcpStream,
-    /// A head that has not arrived whole.
-    partial: Vec<u8>,
-    /// Mended bytes that the reader has not taken yet.
-    ready: Vec<u8>,
-    taken: usize,
-    /// Behind a request with a body the heads cannot be told apart any more: nothing is mended.
-    opaque: bool,
+    mender: Mender,
     /// The other side has ended the connection.
     ended: bool,
 }
@@ -149,12 +143,28 @@ impl MendedStream {
     fn new(inner: TcpStream) -> Self {
         Self {
             inner,
-            partial: Vec::new(),
-            ready: Vec::new(),
-            taken: 0,
-            opaque: false,
+            mender: Mender::default(),
             ended: false,
         }
+    }
+}
+
+/// Heads on their way from the wire to the reader.
+#[derive(Default)]
+struct Mender {
+    /// A head that has not arrived whole.
+    partial: Vec<u8>,
+    /// Mended bytes that the reader has not taken yet.
+    ready: Vec<u8>,
+    taken: usize,
+    /// Behind a request with a body the heads cannot be told apart any more: nothing is mended.
+    opaque: bool,
+}
+
+impl Mender {
+    /// Says whether what has arrived may go to the reader as it is.
+    fn passes(&self, arrived: &[u8]) -> bool {
+        self.opaque || (self.partial.is_empty() && is_legal(arrived))
     }
 
     /// Takes what has arrived; puts into `ready` what the reader may see.
@@ -196,8 +206,8 @@ impl AsyncRead for MendedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         loop {
-            if !self.ready.is_empty() {
-                self.hand_out(buffer);
+            if !self.mender.ready.is_empty() {
+                self.mender.hand_out(buffer);
                 return Poll::Ready(Ok(()));
             }
             let before = buffer.filled().len();
@@ -207,12 +217,12 @@ impl AsyncRead for MendedStream {
             }
             let arrived = buffer.filled().get(before..).unwrap_or_default();
             self.ended = arrived.is_empty();
-            if self.ended || self.opaque || (self.partial.is_empty() && is_legal(arrived)) {
+            if self.ended || self.mender.passes(arrived) {
                 return Poll::Ready(Ok(()));
             }
             let arrived = arrived.to_vec();
             buffer.set_filled(before);
-            self.mend(&arrived);
+            self.mender.mend(&arrived);
         }
     }
 }
@@ -266,13 +276,17 @@ fn is_legal(bytes: &[u8]) -> bool {
 }
 
 fn has_body(head: &[u8]) -> bool {
-    head.split(|byte| *byte == b'\n').skip(1).any(|line| {
-        [&b"content-length:"[..], b"transfer-encoding:"]
-            .iter()
-            .any(|name| {
-                line.get(..name.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(name))
-            })
+    memchr::memchr_iter(b'\n', head).any(|line_end| {
+        let line = head.get(line_end + 1..).unwrap_or_default();
+        let names: &[&[u8]] = match line.first() {
+            Some(b'c' | b'C') => &[b"content-length:"],
+            Some(b't' | b'T') => &[b"transfer-encoding:"],
+            _ => &[],
+        };
+        names.iter().any(|name| {
+            line.get(..name.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(name))
+        })
     })
 }
 
@@ -281,7 +295,7 @@ fn mend_head(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = memchr::memchr(b'\n', head)?;
     let line = head.get(..line_end)?;
     let target_start = memchr::memchr(b' ', line)? + 1;
-    let target_end = memmem::rfind(line, b" HTTP/1.").filter(|end| *end >= target_start)?;
+    let target_end = version_begins(line).filter(|end| *end >= target_start)?;
     let target = head.get(target_start..target_end)?;
     if target.iter().all(|byte| may_stand_in_an_address(*byte)) {
         return None;
@@ -299,11 +313,51 @@ fn mend_head(head: &[u8]) -> Option<Vec<u8>> {
     Some(mended)
 }
 
+/// Where the blank before the version stands in a request line: nine bytes before its end in all but
+/// broken ones.
+fn version_begins(line: &[u8]) -> Option<usize> {
+    const VERSION: &[u8] = b" HTTP/1.";
+    let usual = line.len().checked_sub(VERSION.len() + "1\r".len())?;
+    match line.get(usual..usual + VERSION.len()) {
+        Some(VERSION) if line.ends_with(b"\r") => Some(usual),
+        _ => memmem::rfind(line, VERSION),
+    }
+}
+
 fn may_stand_in_an_address(byte: u8) -> bool {
     // `-._~` and the delimiters of RFC 3986 but for `#`, `[` and `]`.
     matches!(byte,
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'
         | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'%')
+}
+
+/// Sends bytes through the mender, whole and in two parts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8], parted_at: usize) {
+    if bytes.len() > LONGEST_HEAD {
+        // Beyond it, where the parts end decides what counts as a head without an end.
+        return;
+    }
+    let mend = |parts: &[&[u8]]| {
+        let mut mender = Mender::default();
+        for part in parts {
+            mender.mend(part);
+        }
+        (mender.ready, mender.partial)
+    };
+    let (ready, rest) = mend(&[bytes]);
+    let (before, behind) = bytes.split_at(parted_at.min(bytes.len()));
+    assert_eq!(mend(&[before, behind]), (ready.clone(), rest.clone()));
+    assert_eq!(mend(&[&ready]).0, ready, "what is mended needs no mending");
+    let heads = |bytes| memmem::find_iter(bytes, b"\r\n\r\n").count();
+    assert_eq!(
+        heads(&ready) + heads(&rest),
+        heads(bytes),
+        "heads are none less and none more"
+    );
+    if Mender::default().passes(bytes) {
+        assert_eq!((ready.as_slice(), rest.as_slice()), (bytes, &[][..]));
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -43,6 +44,8 @@ pub const MOST_WAITING: usize = 8192;
 
 /// The wall clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+/// Time as it passes, whatever the wall clock is set to; handed in so that tests may hurry it.
+pub type Stopwatch = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// `[journal]`: what is written down of calls.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -134,6 +137,7 @@ impl Journal {
         data_dir: &Path,
         directory: Arc<dyn Directory>,
         clock: Clock,
+        stopwatch: Stopwatch,
     ) -> std::io::Result<(Arc<Self>, Thread)> {
         let gauge = Arc::new(Gauge::default());
         let (sender, receiver) = sync_channel(MOST_WAITING);
@@ -147,6 +151,7 @@ impl Journal {
             },
             directory,
             clock,
+            stopwatch,
             gauge: Arc::clone(&gauge),
         };
         let handle = std::thread::Builder::new()

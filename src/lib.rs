@@ -46,3 +46,6 @@ pub mod setup;
 pub mod shadow;
 pub mod told;
 pub mod web;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

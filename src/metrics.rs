@@ -9,6 +9,7 @@ use metrics::{
     histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::decision::{AnswerSource, Decision, Reason};
 use crate::record::CrmName;
@@ -18,6 +19,9 @@ use crate::record::CrmName;
 const ANSWER_BUCKETS: [f64; 12] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0,
 ];
+
+/// How often times of answers are put into their buckets.
+const TEND_EVERY: Duration = Duration::from_secs(30);
 
 /// Sets up the recorder of this process, which began at `now`, and gives what renders it.
 pub fn install(now: Timestamp) -> Result<PrometheusHandle, BuildError> {
@@ -76,6 +80,18 @@ pub fn install(now: Timestamp) -> Result<PrometheusHandle, BuildError> {
     describe_state();
     begin(now);
     Ok(handle)
+}
+
+/// Puts times of answers into their buckets until `stop`: before, each of them takes up memory, and
+/// perhaps nobody ever asks for the figures.
+pub async fn tend(handle: PrometheusHandle, stop: CancellationToken) {
+    let mut pauses = tokio::time::interval(TEND_EVERY);
+    loop {
+        tokio::select! {
+            _ = pauses.tick() => handle.run_upkeep(),
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// What is shown from the beginning: an increase is only seen of what was there before.

@@ -497,6 +497,32 @@ fn short(written: &str) -> Option<String> {
     (nothing_else && SHORT_DIGITS.contains(&digits.len())).then_some(digits)
 }
 
+/// Reads a text as a caller's number and as a field's, and one of them again as it is written out.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str, region: Region) {
+    assert_eq!(
+        google(text, region),
+        ask_google(text, region),
+        "the short way"
+    );
+    let field = read_field(text, region);
+    for (place, number) in field.iter().enumerate() {
+        assert!(!field.iter().take(place).any(|before| before == number));
+    }
+    match read_caller(text, region) {
+        CallerNumber::Number(number) => {
+            assert_eq!(E164::from_digits(number.digits()), Some(number));
+            let again = read_caller(&number.to_string(), region);
+            assert_eq!(again, CallerNumber::Number(number), "written out");
+        }
+        CallerNumber::Short(digits) => {
+            assert!(SHORT_DIGITS.contains(&digits.len()), "{digits}");
+            assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
+        }
+        CallerNumber::Unreadable => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

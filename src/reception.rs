@@ -7,8 +7,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use futures::FutureExt;
 use jiff::Timestamp;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::call::{IncomingCall, Outcome};
@@ -33,14 +35,16 @@ pub trait Watcher: Send + Sync {
 
 /// When each call under way asked first. Shared by all receptions of a process, one after another.
 #[derive(Clone)]
-pub struct Memory(Cache<String, Timestamp>);
+pub struct Memory(Cache<String, Timestamp, RandomState>);
 
 impl Default for Memory {
     fn default() -> Self {
         let first_asked = Cache::builder()
             .max_capacity(MOST_CALLS)
             .time_to_idle(CALL_ENDS)
-            .build();
+            // A full cache that prefers what is asked often would turn new calls away.
+            .eviction_policy(EvictionPolicy::lru())
+            .build_with_hasher(RandomState::default());
         Self(first_asked)
     }
 }

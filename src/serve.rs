@@ -36,6 +36,7 @@ use crate::crm::{self, Crm, SettingsError};
 use crate::directory::{self, Directory, DirectoryError, OpenError, Opening};
 use crate::http_server;
 use crate::journal;
+use crate::metrics;
 use crate::phone;
 use crate::rules::RuleError;
 use crate::secret;
@@ -224,6 +225,9 @@ impl Daemon {
         }
         pbx.follow(&current, &standing.clock, &tasks);
         tasks.spawn(surveys::run(&standing, &current));
+        if let Some(handle) = standing.prometheus.clone() {
+            tasks.spawn(metrics::tend(handle, stop.clone()));
+        }
         mirrors.start(&stop, &tasks);
         let mut threads = answer_on_threads(&listener, &current, config.forward.threads, &stop)?;
         threads.extend(fastagi::answer(fastagi, &current, &stop)?);

@@ -198,6 +198,7 @@ impl Company {
                 &self.config.data_dir,
                 Arc::clone(directory),
                 serve::clock(),
+                Arc::new(Instant::now),
             )
             .unwrap();
             for one in told {
@@ -303,8 +304,14 @@ impl Company {
             days: self.config.journal.days,
             ..journal::Settings::default()
         };
-        let (journal, thread) =
-            Journal::start(&settings, &folder, directory, serve::clock()).unwrap();
+        let (journal, thread) = Journal::start(
+            &settings,
+            &folder,
+            directory,
+            serve::clock(),
+            Arc::new(Instant::now),
+        )
+        .unwrap();
         // The thread opens the file before it looks whether anybody is left to tell it anything.
         drop(journal);
         thread.stop();

@@ -23,11 +23,15 @@ use serde::Deserialize;
 
 use self::table::{Options, Separator, Summary, TableError, TableReader, TextEncoding};
 use super::{Common, Crm, CrmError, Cursor, Finding, Kind, Page, SettingsError, Since};
+use crate::background;
 use crate::phone::E164;
 use crate::record::{Card, EntityId, EntityKind, Staff};
 
 /// How many cards make a page.
 const PAGE_RECORDS: usize = 1_000;
+
+/// Lines that are read at a stretch: below a millisecond.
+const LINES_AT_A_STRETCH: u64 = 64;
 
 /// The row of [`super::KINDS`].
 pub const KIND: Kind = Kind {
@@ -145,6 +149,9 @@ impl CsvFile {
                 self.confirm(table)?;
                 return Ok(page);
             };
+            if line.is_multiple_of(LINES_AT_A_STRETCH) {
+                background::step_aside();
+            }
             if card.kind == kind && line > behind {
                 page.cards.push(card);
                 last_line = line;

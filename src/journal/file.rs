@@ -234,7 +234,7 @@ impl File {
     }
 
     /// Deletes a step of what is older; says how many.
-    pub(super) fn prune(&mut self, before: Timestamp) -> Result<usize, JournalError> {
+    pub(super) fn prune(&self, before: Timestamp) -> Result<usize, JournalError> {
         let delete = "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE at < ?1 LIMIT ?2)";
         self.connection
             .prepare_cached(delete)

@@ -11,14 +11,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::entry::{Entry, Numbers};
 use super::file::{self, File, JournalError};
 use super::shown::KnownOutcome;
-use super::{Clock, Gauge, Record};
+use super::{Clock, Gauge, Record, Stopwatch};
 use crate::call::Outcome;
 use crate::directory::Directory;
 use crate::{fault, metrics};
 
 /// Records that are written in one transaction.
-const BATCH: usize = 256;
-/// After a batch the thread rests so long: at most 2560 records a second are written, more than any
+const BATCH: usize = 128;
+/// After a batch the thread rests so long: at most 1280 records a second are written, more than any
 /// exchange asks, so that the journal never takes the processor from those who answer.
 const REST: Duration = Duration::from_millis(100);
 /// How long it waits for a record before it looks after old entries.
@@ -32,6 +32,12 @@ const TELL_EVERY: Duration = Duration::from_mins(1);
 /// After a failure the file is opened again after this.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
 
+/// Old entries are deleted only once the clock has run on for so long: one that is a year ahead for a
+/// moment, as after a start without a battery, would take the whole journal.
+const STEADY: Duration = Duration::from_hours(1);
+/// A clock that is so far from the time that has passed was set.
+const SET: SignedDuration = SignedDuration::from_mins(1);
+
 /// What the thread needs.
 pub(super) struct Writer {
     pub(super) path: PathBuf,
@@ -39,6 +45,7 @@ pub(super) struct Writer {
     pub(super) numbers: Numbers,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) clock: Clock,
+    pub(super) stopwatch: Stopwatch,
     pub(super) gauge: Arc<Gauge>,
 }
 
@@ -50,6 +57,35 @@ struct State {
     told_trouble: Option<Instant>,
     told_drops: Option<Instant>,
     drops_told: u64,
+    steady: Steady,
+}
+
+/// Since when the clock has run on without being set.
+struct Steady {
+    since: Instant,
+    /// What it said when it was last looked at.
+    last: (Instant, Timestamp),
+}
+
+impl Steady {
+    fn from(at: Instant, now: Timestamp) -> Self {
+        Self {
+            since: at,
+            last: (at, now),
+        }
+    }
+
+    /// Looks at the clock, which says `now`; gives how long it has run on.
+    fn look(&mut self, at: Instant, now: Timestamp) -> Duration {
+        let passed = at.saturating_duration_since(self.last.0);
+        let ran = now.duration_since(self.last.1);
+        let passed = SignedDuration::try_from(passed).unwrap_or(SignedDuration::MAX);
+        if ran.saturating_sub(passed).abs() > SET {
+            self.since = at;
+        }
+        self.last = (at, now);
+        at.saturating_duration_since(self.since)
+    }
 }
 
 impl Writer {
@@ -62,6 +98,7 @@ impl Writer {
             told_trouble: None,
             told_drops: None,
             drops_told: 0,
+            steady: Steady::from((self.stopwatch)(), (self.clock)()),
         };
         loop {
             self.open(&mut state);
@@ -181,11 +218,18 @@ impl Writer {
             return;
         };
         let now = (self.clock)();
+        let is_steady = state.steady.look((self.stopwatch)(), now) >= STEADY;
         let before = now.checked_sub(self.keep).unwrap_or(Timestamp::MIN);
+        let prune = |file: &File| {
+            if is_steady {
+                file.prune(before)?;
+            }
+            Ok(())
+        };
         let tended = file
             .settle(now)
             .map(|settled| count(&settled))
-            .and_then(|()| file.prune(before).map(drop));
+            .and_then(|()| prune(file));
         match tended {
             Err(error) if !error.is_busy() => self.failed(state, &error),
             _ => {}
@@ -240,4 +284,33 @@ fn tell(state: &mut State, error: &JournalError) {
 /// The journal of a folder.
 pub(super) fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("journal.sqlite")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_not_believed_at_once() {
+        let (start, noon) = (
+            Instant::now(),
+            Timestamp::from_second(1_795_000_000).unwrap(),
+        );
+        let at = |minutes: u64| start + Duration::from_mins(minutes);
+        let said = |minutes: i64| noon + SignedDuration::from_mins(minutes);
+        let mut steady = Steady::from(start, noon);
+        let mut ran = |minutes: u64, said_minutes: i64| {
+            steady.look(at(minutes), said(said_minutes)).as_secs() / 60
+        };
+        assert_eq!(ran(10, 10), 10);
+        assert_eq!(ran(59, 59), 59);
+        // It drifts, and is set right by seconds.
+        assert_eq!(ran(70, 70), 70);
+        let year = 365 * 24 * 60;
+        assert_eq!(ran(71, 71 + year), 0);
+        assert_eq!(ran(80, 80 + year), 9);
+        // Set back.
+        assert_eq!(ran(81, 81), 0);
+        assert_eq!(ran(141, 141), 60);
+    }
 }

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A line that was silent for so long is asked whether it still stands.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The first pause before Asterisk is called again, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// A line that stood so long was good: the pause begins anew.
 const STOOD_LONG: Duration = Duration::from_mins(1);
 
@@ -353,4 +353,23 @@ pub async fn probe(settings: &Settings) -> Result<Vec<String>, AmiError> {
         }
     }
     Ok(phones.hinted(&settings.contexts))
+}
+/// Takes what an exchange says, as if it had just been connected to.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(mut bytes: &[u8], now: jiff::Timestamp, region: crate::phone::Region) {
+    use futures::FutureExt as _;
+
+    let phones = phones::Phones::default();
+    let mut legs = legs::Legs::new(crate::call::ExtensionPattern::default(), region);
+    while let Some(Ok(message)) = message::read(&mut bytes).now_or_never() {
+        phones.take(&message);
+        let learned = legs.take(&message, now);
+        if let Some(outcome) = learned.outcome {
+            assert!(
+                outcome.number.bytes().all(|byte| byte.is_ascii_digit()),
+                "{outcome:?}"
+            );
+        }
+        let _ = phones.state(message.get("Exten"), &[message.get("Context").to_owned()]);
+    }
 }

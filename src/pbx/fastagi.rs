@@ -335,6 +335,30 @@ fn set_variable(name: &str, value: &str) -> String {
     command
 }
 
+/// Holds a conversation with whoever sends these bytes, up to the answer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use futures::FutureExt as _;
+
+    let mut talk = Conversation {
+        reader: bytes,
+        writer: tokio::io::sink(),
+    };
+    let Some(Ok(head)) = talk.head().now_or_never() else {
+        return;
+    };
+    if let Asked::Forward(call) = head.asked() {
+        crate::fuzz::call(&call);
+        let told = talk.linked_id().now_or_never();
+        assert!(told.is_some(), "what is there already is not waited for");
+        let command = set_variable("PRYAMO_NAME", &call.phone);
+        assert_eq!(
+            command.find(|letter: char| letter.is_control()),
+            Some(command.len() - 1)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
@@ -103,9 +104,16 @@ pub(super) fn start_journal(
         return Ok(None);
     }
     let (directory, clock) = (Arc::clone(directory), Arc::clone(clock));
-    Journal::start(&config.journal, &config.data_dir, directory, clock)
-        .map(Some)
-        .map_err(refused("start the thread of the journal"))
+    let stopwatch = Arc::new(Instant::now);
+    Journal::start(
+        &config.journal,
+        &config.data_dir,
+        directory,
+        clock,
+        stopwatch,
+    )
+    .map(Some)
+    .map_err(refused("start the thread of the journal"))
 }
 
 /// A new token for `pryamo`'s own commands, readable by the owner of `data_dir` only.

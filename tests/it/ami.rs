@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::{Daemon, Site, free_address, free_listener, wait_for};
 use crate::lab::{Dialplan, Lab, asterisk_versions};
+use crate::messy::Dice;
 use crate::office::{extension, number};
+use crate::wire::{Mood, Wire};
 
 fn settings(address: SocketAddr, user: &str, secret: &str) -> ami::Settings {
     ami::Settings {
@@ -233,6 +235,54 @@ fn restarts_of_either_side_are_survived() {
             (rings(&daemon) == Some(String::new())).then_some(())
         });
         daemon.logged("Asterisk tells how its phones stand");
+    }
+}
+
+#[test]
+fn a_bad_line_to_the_exchange_costs_no_call() {
+    for version in asterisk_versions() {
+        let site =
+            Site::with_csv("id;name;phone;responsible;extension\n1;Иван;79161234501;Анна;111\n");
+        let lab = lab(&version);
+        let stands = |state: &str| lab.console(&format!("devstate change Custom:p111 {state}"));
+        stands("BUSY");
+        let wire = Wire::lay(free_listener(), lab.ami_address(), Dice(6));
+        site.configure(&format!(
+            "[ami]\naddress = \"{}\"\nsecret = \"s3cret\"\n[[crm]]\nname = \"list\"\nkind = \"csv\"\nfile = \"clients.csv\"\n",
+            wire.address()
+        ));
+        let daemon = Daemon::start(&site);
+        let rings = || daemon.rings("phone=79161234501&callid=1.1").unwrap();
+        wait_for("the busy phone", || rings().is_empty().then_some(()));
+        let mut dice = Dice(7);
+        for mood in [
+            Mood::Slow(100),
+            Mood::Corrupt,
+            Mood::Half,
+            Mood::Cut,
+            Mood::Refused,
+            Mood::Hang,
+        ] {
+            wire.set(mood);
+            for _ in 0..40 {
+                let busy = dice.below(2) == 0;
+                stands(if busy { "BUSY" } else { "NOT_INUSE" });
+                let rung = rings();
+                assert!(rung.is_empty() || rung == "111", "{mood:?}: {rung}");
+            }
+            wire.set(Mood::Well);
+            // What hung is found out by the next event.
+            stands("NOT_INUSE");
+            wait_for(&format!("the free phone behind {mood:?}"), || {
+                (rings() == "111").then_some(())
+            });
+            wait_for(&format!("the busy phone behind {mood:?}"), || {
+                stands("NOT_INUSE");
+                stands("BUSY");
+                rings().is_empty().then_some(())
+            });
+        }
+        assert!(wire.spoilt() >= 5, "{} pieces spoilt", wire.spoilt());
     }
 }
 

@@ -151,9 +151,21 @@ pub fn pryamo(folder: &Path, arguments: &[&str]) -> Ran {
 
 /// Starts a command of pryamo; its standard error goes to `log` in `folder`.
 pub fn start(folder: &Path, arguments: &[&str], log: &str, stdout: Stdio) -> Child {
+    start_with(folder, arguments, log, stdout, &[])
+}
+
+/// The same with something in its environment.
+pub fn start_with(
+    folder: &Path,
+    arguments: &[&str],
+    log: &str,
+    stdout: Stdio,
+    environment: &[(&str, String)],
+) -> Child {
     let log = std::fs::File::create(folder.join(log)).unwrap();
     command(folder)
         .args(arguments)
+        .envs(environment.iter().map(|(key, value)| (key, value)))
         .stdout(stdout)
         .stderr(log)
         .spawn()

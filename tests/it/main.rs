@@ -24,6 +24,7 @@ mod calls;
 mod chain;
 mod check;
 mod cli;
+mod clock;
 mod csv_file;
 mod daemon;
 mod dialplan;

@@ -133,9 +133,12 @@ fn a_bad_file_changes_nothing_and_says_why() {
     ] {
         site.configure(&format!("{change}{LIST}{bad}"));
         hang_up(&daemon, REFUSED);
-        let log = daemon.log();
-        let told = log.lines().rfind(|line| line.contains(REFUSED)).unwrap();
-        assert!(told.contains(named), "{told}");
+        // What the command below was told is written into the log too, and perhaps only now.
+        wait_for(&format!("the log to name {named}"), || {
+            let log = daemon.log();
+            let told = log.lines().rfind(|line| line.contains(REFUSED))?;
+            told.contains(named).then_some(())
+        });
         let ran = site.run(&["reload"]);
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(ran.err.contains(named), "{ran:?}");

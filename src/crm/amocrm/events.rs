@@ -318,6 +318,26 @@ async fn deleted(
     Ok(notices)
 }
 
+/// Reads an answer as events and as deleted cards.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(body: &[u8]) {
+    use super::wire::{List, read};
+
+    if let Ok(list) = read::<List<Happening>>(body) {
+        let rows = list.into_rows();
+        let told = rows
+            .iter()
+            .filter_map(|row| notice(row, &super::KINDS).ok().flatten());
+        crate::fuzz::notices(&told.collect::<Vec<_>>());
+        let mut mark = Mark::read(None, 1_700_000_000);
+        remember(&mut mark, rows);
+        let _ = Mark::read(mark.cursor().as_ref(), 1_700_000_060);
+    }
+    if let Ok(list) = read::<List<GoneRow>>(body) {
+        let _ = list.into_rows().iter().filter_map(Dated::second).max();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ mod account;
 mod changes;
 mod check;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hook;
 mod lack;
 mod link;

@@ -246,6 +246,27 @@ fn read_workday(told: &Value) -> Result<Option<Workday>, String> {
     })
 }
 
+/// Reads an answer as a calendar and as a clock.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(told: &Value) {
+    let zone = TimeZone::fixed(jiff::tz::offset(3));
+    let all = [
+        Accessibility::Absent,
+        Accessibility::Busy,
+        Accessibility::Quest,
+    ];
+    if let Ok(entries) = entries_of(told, &EmployeeId::new("17"))
+        && let Ok(absences) = read_entries(&entries, &zone, &all)
+    {
+        assert!(absences.len() <= ABSENCES_LIMIT);
+        for absence in &absences {
+            assert!(absence.from < absence.until);
+            assert!(!absence.what.contains(char::is_control));
+        }
+    }
+    let _ = read_workday(told);
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -412,7 +412,11 @@ fn with_token(body: &Value, token: &SecretString) -> Value {
     body
 }
 
-fn read_envelope(about: &'static str, status: u16, body: &[u8]) -> Result<Value, CrmError> {
+pub(super) fn read_envelope(
+    about: &'static str,
+    status: u16,
+    body: &[u8],
+) -> Result<Value, CrmError> {
     match serde_json::from_slice(body) {
         Ok(envelope) => Ok(envelope),
         Err(error) if body.trim_ascii_start().starts_with(b"{") => {

@@ -85,7 +85,7 @@ async fn search(
 }
 
 /// `[]` without hits, else a map from the type's name to identifiers.
-fn read_hits(answer: &Value, name: &str) -> Result<BTreeSet<u64>, CrmError> {
+pub(super) fn read_hits(answer: &Value, name: &str) -> Result<BTreeSet<u64>, CrmError> {
     let ids = match answer {
         Value::Array(list) if list.is_empty() => return Ok(BTreeSet::new()),
         Value::Object(types) => match types.get(name) {

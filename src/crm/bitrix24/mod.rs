@@ -12,6 +12,8 @@ mod check;
 mod client;
 mod employees;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hook;
 mod lookup;
 mod operating;

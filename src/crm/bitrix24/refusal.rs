@@ -20,7 +20,7 @@ const TEXT_LIMIT: usize = 200;
 /// The portal's refusal of a request or of one command of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// In lower case; may be empty.
+    /// In lower case, one line, cut; may be empty.
     code: String,
     /// One line, cut, without control characters.
     text: String,
@@ -47,14 +47,9 @@ impl Refusal {
             .get("error_description")
             .and_then(wire::text)
             .unwrap_or_default();
-        let text = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(TEXT_LIMIT)
-            .collect();
         Some(Self {
-            code: code.trim().to_lowercase(),
-            text,
+            code: one_line(&code.trim().to_lowercase()),
+            text: one_line(&text),
             status,
         })
     }
@@ -173,6 +168,14 @@ impl Refusal {
             .collect::<String>()
             .to_uppercase()
     }
+}
+
+/// The portal's words, fit to be told.
+fn one_line(words: &str) -> String {
+    let shown = |letter: char| {
+        if letter.is_control() { ' ' } else { letter }
+    };
+    words.chars().map(shown).take(TEXT_LIMIT).collect()
 }
 
 /// How to come by new credentials.

@@ -17,6 +17,7 @@ use super::file::Files;
 use super::readers::{Readers, lock};
 use super::row::{Key, Source};
 use super::{Settings, hygiene, lookup, own_rows, queue, survey, writer};
+use crate::background;
 use crate::directory::{
     Change, DirectoryError, Opening, OwnRow, Queued, Roster, RosterRules, Survey, Waiting,
 };
@@ -27,6 +28,9 @@ use crate::record::{CrmName, Employee, EmployeeId, Entity, EntityId, EntityKind,
 const READERS_MAX: usize = 8;
 /// Cards deleted in one transaction: some 100 ms, after which a page of a sync gets its turn.
 const CARDS_PER_SWEEP: usize = 5000;
+
+/// Cards that are written at a stretch: some tenths of a millisecond.
+const CARDS_AT_A_STRETCH: usize = 16;
 
 /// The numbers of all CRMs ever met, as the file has them.
 pub(super) type CrmNames = ArcSwap<HashMap<i64, CrmName>>;
@@ -219,7 +223,10 @@ impl Store {
         let unread: HashMap<&EntityId, &str> =
             unread.map(|(id, text)| (id, text.as_str())).collect();
         self.write("was storing a page of cards", |transaction| {
-            for (card, phones) in &change.cards {
+            for (place, (card, phones)) in change.cards.iter().enumerate() {
+                if place.is_multiple_of(CARDS_AT_A_STRETCH) {
+                    background::step_aside();
+                }
                 writer::put(
                     transaction,
                     source,

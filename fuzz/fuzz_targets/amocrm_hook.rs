@@ -1,0 +1,4 @@
+//! See `pryamo::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pryamo::fuzz::run("amocrm_hook", bytes));
