@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use percent_encoding::percent_decode_str;
+use pryamo::call::Did;
 
 use self::list::{Hostile, KNOWN, extensions, fault_of_name, texts};
 use crate::daemon::{Daemon, PATIENCE, Site, connect, free_address};
@@ -237,6 +238,23 @@ fn fault_of_number(daemon: &Daemon, agi: SocketAddr, text: &Hostile) -> Option<S
     let answer = answered(daemon.address, &raw);
     if let Some(strange) = strange_number(&answer) {
         return tell(&strange, &answer);
+    }
+    // As the number dialled and the call's id they change nothing for a client, but that nobody is
+    // rung any more behind the end of a call.
+    let answer = daemon.forward(&format!("phone={KNOWN}&trunk={encoded}&callid={encoded}"));
+    let is_over = Did::new(&text.text()).is_some_and(|did| did.is_after_the_call());
+    if answer != if is_over { "" } else { IVANS } {
+        return tell("as the number dialled", &answer);
+    }
+    let raw = [
+        format!("GET /forward?phone={KNOWN}&trunk=").as_bytes(),
+        &text.bytes,
+        b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    ]
+    .concat();
+    let answer = answered(daemon.address, &raw);
+    if let Some(strange) = strange_number(&answer) {
+        return tell(&format!("as the number dialled {strange}"), &answer);
     }
     for head in [
         head(&format!("forward?phone={encoded}&callid=1.1"), b""),
