@@ -3,7 +3,7 @@
 //! Knows nothing of where the bytes lie and nothing of the mirror. Reads line after line: besides
 //! the identifiers seen and the employees, nothing grows with the file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
@@ -11,6 +11,7 @@ use csv::StringRecord;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 
 pub use super::columns::Meaning;
@@ -153,10 +154,32 @@ pub struct TableReader<R> {
     header_line: u64,
     size_bytes: u64,
     record: StringRecord,
-    /// Hashes of the identifiers so far. Should two ever fall together, one card gets a longer
-    /// identifier than it needs.
-    seen: HashSet<u64>,
+    seen: Seen,
     summary: Summary,
+}
+
+/// The identifiers so far. Numbers, as exports have them, take next to no room: ten million fit into a
+/// few megabytes.
+#[derive(Default)]
+struct Seen {
+    numbers: HashMap<EntityKind, RoaringTreemap>,
+    /// Hashes of all others. Should two ever fall together, one card gets a longer identifier than it
+    /// needs.
+    others: HashSet<u64>,
+}
+
+impl Seen {
+    /// Takes an identifier; says whether it comes for the first time.
+    fn is_new(&mut self, kind: EntityKind, id: &str) -> bool {
+        // `007` is another identifier than `7`.
+        let number = id.parse::<u64>().ok();
+        if let Some(number) = number.filter(|number| number.to_string() == id) {
+            return self.numbers.entry(kind).or_default().insert(number);
+        }
+        let mut hasher = DefaultHasher::new();
+        (kind, id).hash(&mut hasher);
+        self.others.insert(hasher.finish())
+    }
 }
 
 impl<R: Read + Seek> TableReader<R> {
@@ -201,7 +224,7 @@ impl<R: Read + Seek> TableReader<R> {
             header_line,
             size_bytes,
             record,
-            seen: HashSet::new(),
+            seen: Seen::default(),
             summary,
         })
     }
@@ -306,9 +329,7 @@ impl<R: Read + Seek> TableReader<R> {
                 EntityId::from(line)
             };
         };
-        let mut hasher = DefaultHasher::new();
-        (kind, id).hash(&mut hasher);
-        if self.seen.insert(hasher.finish()) {
+        if self.seen.is_new(kind, id) {
             return EntityId::new(id);
         }
         self.summary.repeated_ids += 1;
@@ -524,6 +545,19 @@ mod tests {
         assert_eq!(employees[0].email.as_deref(), Some("anna@example.com"));
         assert_eq!(employees[0].extension.as_deref(), Some("101"));
         assert_eq!(employees[1].extension, None);
+    }
+
+    #[test]
+    fn an_identifier_that_comes_again_gets_its_line() {
+        let written = "7,contact\n007,contact\n7,lead\nA7,contact\n7,contact\n007,contact\nA7,contact\n\
+                       18446744073709551615,contact\n18446744073709551616,contact\n";
+        let rows = written.lines().map(|row| format!("{row},79161234567\n"));
+        let table = read(&format!("id,kind,phone\n{}", rows.collect::<String>()));
+        let ids: Vec<&str> = table.cards.iter().map(|card| card.id.as_str()).collect();
+        let largest = ["18446744073709551615", "18446744073709551616"];
+        assert_eq!(ids[..7], ["7", "007", "7", "A7", "7#6", "007#7", "A7#8"]);
+        assert_eq!(ids[7..], largest);
+        assert_eq!(table.summary.repeated_ids, 3);
     }
 
     #[test]
