@@ -16,6 +16,8 @@
 
 #[path = "common/chart.rs"]
 mod chart;
+#[path = "common/mix.rs"]
+mod mix;
 #[path = "common/performance_page.rs"]
 mod performance_page;
 #[path = "common/sizes.rs"]
@@ -35,18 +37,12 @@ use pryamo::phone::E164;
 use pryamo::record::{Card, CrmName, EmployeeId, EntityId, EntityKind};
 use tokio::runtime::Runtime;
 
+use crate::mix::mix;
+
 /// Cards in one transaction while a base is built.
 const BULK_CARDS: u64 = 20_000;
 /// Cards in one page of a CRM that gives much at once (amoCRM: 250).
 const PAGE_CARDS: u64 = 250;
-
-/// A mixing of 64 bits (splitmix64): numbers that look random and can be made again.
-fn mix(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
 
 /// The number of card `id`: eight ranges of mobile numbers, in no order.
 fn phone(id: u64) -> E164 {

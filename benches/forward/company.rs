@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::machine::free_address;
+use crate::mix::mix;
 
 /// Who is responsible, each with an extension.
 const EMPLOYEES: u64 = 100;
@@ -162,12 +163,4 @@ fn caller(nth: u64) -> Caller {
         phone: 70_000_000_000 + area * 10_000_000 + place % 10_000_000,
         extension: 100 + nth % EMPLOYEES,
     }
-}
-
-/// A mixing of 64 bits (splitmix64): numbers that look random and can be made again.
-pub(crate) fn mix(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

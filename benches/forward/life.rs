@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::company::{Company, mix};
+use crate::company::Company;
 use crate::machine::{Cores, Server};
+use crate::mix::mix;
 
 /// Starts of which the median counts.
 pub(crate) const STARTS: u64 = 5;

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::company::{Caller, Company, answer};
 use crate::fastagi;
 use crate::machine::Server;
+use crate::pace::percentiles;
 
 /// Questions in flight.
 pub(crate) const IN_FLIGHT: usize = 64;
@@ -145,17 +146,6 @@ impl Load {
             self.per_cpu_second()
         )
     }
-}
-
-/// p50, p99 and p999 as cells of a table, from microseconds.
-pub(crate) fn percentiles(latencies: &Histogram<u64>) -> String {
-    let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
-    format!(
-        "{:.2} ms | {:.2} ms | {:.2} ms",
-        at(50.0),
-        at(99.0),
-        at(99.9)
-    )
 }
 
 /// Puts one question after another until `end`; latencies in microseconds, connecting included.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::{company, sizes};
+use crate::{company, process, sizes};
 
 /// Installed with the package nginx-light.
 pub(crate) const NGINX: &str = "/usr/sbin/nginx";
@@ -126,18 +126,9 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// User and system time of all its threads, those that have ended too; in steps of 10 ms.
+    /// See [`process::cpu_seconds`].
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.worker)).unwrap();
-        // Behind the name, which may hold anything, the third field is the first; proc(5).
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|ticks| ticks.parse::<u64>().unwrap())
-            .sum();
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+        process::cpu_seconds(self.worker)
     }
 
     /// Its memory now, and the most that it ever had.
@@ -174,18 +165,6 @@ pub(crate) fn free_address() -> SocketAddr {
             return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         }
     }
-}
-
-/// Keeps this process on one core.
-pub(crate) fn stay_on(core: u32) {
-    let pinned = Command::new("taskset")
-        .args(["-cp", &core.to_string(), &std::process::id().to_string()])
-        .stdout(Stdio::null())
-        .status();
-    assert!(
-        pinned.is_ok_and(|status| status.success()),
-        "taskset pins the loader"
-    );
 }
 
 /// Lets this thread go before all others on its core, or not any more; false where nobody may.

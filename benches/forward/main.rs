@@ -26,8 +26,14 @@ mod fastagi;
 mod life;
 mod load;
 mod machine;
+#[path = "../common/mix.rs"]
+mod mix;
+#[path = "../common/pace.rs"]
+mod pace;
 #[path = "../common/performance_page.rs"]
 mod performance_page;
+#[path = "../common/process.rs"]
+mod process;
 mod report;
 #[path = "../common/sizes.rs"]
 mod sizes;
@@ -47,7 +53,7 @@ fn main() {
     }
     let began = Instant::now();
     let folder = tempfile::tempdir().unwrap();
-    machine::stay_on(1);
+    process::pin(std::process::id(), 1);
     let nginx = Server::nginx(folder.path());
     let sizes = sizes::wanted().into_iter();
     let all: Vec<Figures> = sizes

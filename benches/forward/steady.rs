@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::api::Api;
-use crate::company::{Company, mix};
-use crate::load::{ask, connect, percentiles};
+use crate::company::Company;
+use crate::load::{ask, connect};
 use crate::machine::{self, Memory, Server};
+use crate::mix::mix;
+use crate::pace::{percentiles, until_next};
 
 /// Calls a second.
 pub(crate) const RATE: f64 = 200.0;
@@ -173,9 +175,7 @@ fn calls_until(company: &Company, seed: u64, is_over: impl Fn() -> bool) -> Hist
         while !is_over() {
             draw = draw.wrapping_add(1);
             let random = mix(draw);
-            // The times between calls of people who know nothing of each other.
-            let share = ((random >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
-            due += Duration::from_secs_f64(-share.ln() / RATE);
+            due += until_next(random, RATE);
             tokio::time::sleep_until((began + due).into()).await;
             let one = call(Rc::clone(&company), mix(random), Rc::clone(&latencies));
             under_way.push(tokio::task::spawn_local(one));

@@ -19,7 +19,9 @@ use tokio::net::TcpStream;
 
 use crate::browser::Browser;
 use crate::company::{Company, MAIN_DID, mix};
-use crate::daemon::{Daemon, pin};
+use crate::daemon::Daemon;
+use crate::pace::{percentiles, until_next};
+use crate::process::pin;
 
 /// Pages that are open.
 const PAGES: usize = 10;
@@ -191,9 +193,7 @@ impl<'a> Calls<'a> {
                 let mut due = Duration::ZERO;
                 for phone in numbers.iter().cycle() {
                     draw = mix(draw);
-                    // The times between calls of people who know nothing of each other.
-                    let share = ((draw >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
-                    due += Duration::from_secs_f64(-share.ln() / rate);
+                    due += until_next(draw, rate);
                     if due > during {
                         break;
                     }
@@ -224,16 +224,6 @@ async fn call(address: SocketAddr, phone: u64, draw: u64, latencies: Rc<RefCell<
         .borrow_mut()
         .record(took.as_micros() as u64)
         .unwrap();
-}
-
-fn percentiles(latencies: &Histogram<u64>) -> String {
-    let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
-    format!(
-        "{:.2} ms | {:.2} ms | {:.2} ms",
-        at(50.0),
-        at(99.0),
-        at(99.9)
-    )
 }
 
 impl Measured {

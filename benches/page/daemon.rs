@@ -9,6 +9,7 @@ use std::time::Duration;
 use pryamo::config::Config;
 
 use crate::browser::{NAME, PASSWORD};
+use crate::process;
 
 /// Ends with its value.
 pub struct Daemon {
@@ -76,19 +77,14 @@ impl Daemon {
         kib.unwrap() / 1024
     }
 
-    /// User and system time of all its threads so far.
+    /// See [`process::cpu_seconds`].
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // Behind the name, which may hold spaces: the 12th and 13th field, in ticks.
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        let ticks = fields.split(' ').skip(11).take(2);
-        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+        process::cpu_seconds(self.child.id())
     }
 
     /// Keeps all its threads on one core.
     pub fn pin_to(&self, core: u32) {
-        pin(self.child.id(), core);
+        process::pin(self.child.id(), core);
     }
 }
 
@@ -97,16 +93,4 @@ fn pryamo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pryamo"));
     command.env_clear();
     command
-}
-
-/// Keeps a process, with all its threads, on one core.
-pub fn pin(process: u32, core: u32) {
-    let pinned = Command::new("taskset")
-        .args(["-acp", &core.to_string(), &process.to_string()])
-        .stdout(Stdio::null())
-        .status();
-    assert!(
-        pinned.is_ok_and(|status| status.success()),
-        "taskset (util-linux) pins"
-    );
 }

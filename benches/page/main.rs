@@ -20,9 +20,13 @@ mod browser;
 mod calls;
 mod company;
 mod daemon;
+#[path = "../common/pace.rs"]
+mod pace;
 mod pages;
 #[path = "../common/performance_page.rs"]
 mod performance_page;
+#[path = "../common/process.rs"]
+mod process;
 
 use std::fmt::Write as _;
 use std::fs;

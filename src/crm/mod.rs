@@ -415,6 +415,14 @@ async fn send(
     sent
 }
 
+/// A CRM's own words, fit to be told: one line without control characters, cut.
+fn one_line(words: &str, most_chars: usize) -> String {
+    let shown = |letter: char| {
+        if letter.is_control() { ' ' } else { letter }
+    };
+    words.chars().map(shown).take(most_chars).collect()
+}
+
 /// An identifier as a part of an address's path.
 fn in_path(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()

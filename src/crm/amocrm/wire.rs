@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use jiff::Timestamp;
 
+use crate::crm::one_line;
 use crate::record::{Card, Department, Employee, EmployeeId, EntityId, EntityKind, Stage};
 
 /// The one standard phone field; names and numbers of fields differ per account and language.
@@ -432,8 +433,7 @@ impl Problem {
                 .flat_map(|entry| &entry.errors)
                 .map(|error| format!("`{}`: {}", error.path, error.detail)),
         );
-        let words = parts.join("; ").replace(char::is_control, " ");
-        words.chars().take(LONGEST_WORDS_CHARS).collect()
+        one_line(&parts.join("; "), LONGEST_WORDS_CHARS)
     }
 }
 

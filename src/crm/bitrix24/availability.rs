@@ -16,9 +16,9 @@ use jiff::{Timestamp, ToSpan, Zoned};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::CrmError;
 use super::super::budget::Lane;
 use super::super::optional::is_refusal;
+use super::super::{CrmError, one_line};
 use super::client::{AfterFault, BATCH_LIMIT, Batch, Client, Command, shape};
 use super::wire;
 use crate::record::{Absence, EmployeeId, Workday};
@@ -166,11 +166,10 @@ fn absence(entry: &Value, zone: &TimeZone) -> Result<Option<Absence>, String> {
     };
     let (from, until) = (moment(from)?, moment(until)?);
     let what = entry.get("NAME").and_then(wire::text).unwrap_or_default();
-    let what = what.trim().replace(char::is_control, " ");
     Ok((from < until).then(|| Absence {
         from,
         until,
-        what: what.chars().take(NAME_LIMIT).collect(),
+        what: one_line(what.trim(), NAME_LIMIT),
     }))
 }
 

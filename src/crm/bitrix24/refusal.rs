@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::CrmError;
+use super::super::{CrmError, one_line};
 use super::access::By;
 use super::wire;
 
@@ -48,8 +48,8 @@ impl Refusal {
             .and_then(wire::text)
             .unwrap_or_default();
         Some(Self {
-            code: one_line(&code.trim().to_lowercase()),
-            text: one_line(&text),
+            code: one_line(&code.trim().to_lowercase(), TEXT_LIMIT),
+            text: one_line(&text, TEXT_LIMIT),
             status,
         })
     }
@@ -168,14 +168,6 @@ impl Refusal {
             .collect::<String>()
             .to_uppercase()
     }
-}
-
-/// The portal's words, fit to be told.
-fn one_line(words: &str) -> String {
-    let shown = |letter: char| {
-        if letter.is_control() { ' ' } else { letter }
-    };
-    words.chars().map(shown).take(TEXT_LIMIT).collect()
 }
 
 /// How to come by new credentials.
