@@ -15,9 +15,8 @@ const ENTITIES_MAX: usize = 5000;
 
 /// What a phone is looked up with. Ends in the columns of [`Found::read`].
 const BY_PHONE: &str = "
-SELECT e.entity, e.source, e.id, e.name, e.company, e.responsible, e.modified, e.stage, e.links,
-    e.fields
-FROM phones p JOIN entities e ON e.entity = p.entity WHERE p.phone = ?1";
+SELECT entity, source, id, name, company, responsible, modified, stage, links, fields
+FROM phones WHERE phone = ?1";
 /// The deals of a contact or company.
 const DEALS_OF: &str = "
 SELECT e.entity, e.source, e.id, e.name, e.company, e.responsible, e.modified, e.stage, e.links,

@@ -364,7 +364,8 @@ pub(super) fn store_error(doing: &'static str) -> impl FnOnce(rusqlite::Error) -
 mod tests {
     use super::*;
     use crate::directory::embedded::readers;
-    use crate::record::Card;
+    use crate::directory::embedded::row::unpack_phones;
+    use crate::record::{Card, Stage};
 
     fn store(folder: &std::path::Path) -> Store {
         let opening = Opening {
@@ -491,8 +492,75 @@ mod tests {
             let log = readers::checkpoint(&lock(&store.writer), readers::Checkpoint::Look);
             log.unwrap().pages
         };
-        // 5000 cards fill 300 pages of entities, 30 of phones and 20 of marks.
+        // 5000 cards fill 300 pages of entities, 300 of phones and 20 of marks.
         assert!(pages(&store) < 40);
+    }
+
+    /// How many phones have something beside them that their card has not.
+    const BESIDE_ANOTHER: &str = "
+SELECT count(*) FROM phones p LEFT JOIN entities e ON e.entity = p.entity
+WHERE (p.source, p.id, p.name, p.company, p.responsible, p.modified, p.stage, p.links, p.fields)
+IS NOT (e.source, e.id, e.name, e.company, e.responsible, e.modified, e.stage, e.links, e.fields)";
+
+    #[test]
+    fn what_stands_beside_a_phone_is_what_stands_in_its_card() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let mut random: u64 = 1;
+        let mut draw = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % below
+        };
+        for walk in 1..=300 {
+            let mut change = page(0, 8, "somebody");
+            change.walk = walk;
+            for (card, phones) in &mut change.cards {
+                card.name = format!("name {}", draw(3));
+                card.company = (draw(3) == 0).then(|| format!("company {}", draw(2)));
+                card.stage = match draw(3) {
+                    0 => Stage::Open,
+                    1 => Stage::Closed,
+                    _ => Stage::Junk,
+                };
+                if draw(3) == 0 {
+                    card.fields.insert("city".to_owned(), draw(2).to_string());
+                }
+                *phones = (0..draw(4)).map(|_| phone(draw(12))).collect();
+            }
+            store.apply(&change).unwrap();
+            if draw(4) == 0 {
+                let source = store.source(&change.crm, change.kind).unwrap();
+                let gone = [EntityId::from(draw(8))];
+                store.delete(source, &gone).unwrap();
+            }
+            let writer = lock(&store.writer);
+            let differ: i64 = writer
+                .query_row(BESIDE_ANOTHER, [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(differ, 0, "walk {walk}");
+            let mut of_cards: Vec<(i64, i64)> = writer
+                .prepare("SELECT entity, phones FROM entities WHERE phones IS NOT NULL")
+                .unwrap()
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .unwrap()
+                .flat_map(|read| {
+                    let (entity, packed) = read.unwrap();
+                    let phones = unpack_phones(&packed).into_iter();
+                    phones.map(move |phone| (phone, entity))
+                })
+                .collect();
+            of_cards.sort_unstable();
+            let beside: Vec<(i64, i64)> = writer
+                .prepare("SELECT phone, entity FROM phones ORDER BY phone, entity")
+                .unwrap()
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            assert_eq!(beside, of_cards, "walk {walk}");
+        }
     }
 
     #[test]
@@ -513,7 +581,7 @@ mod tests {
         let store = store(folder.path());
         store.apply(&page(0, 10, "before")).unwrap();
         lock(&store.writer)
-            .execute_batch("UPDATE entities SET stage = 9 WHERE id = 1")
+            .execute_batch("UPDATE phones SET stage = 9 WHERE id = 1")
             .unwrap();
         store.readers.committed();
         let error = store

@@ -152,10 +152,8 @@ pub(super) fn kin(
         )?
         .query_row(params![source.0, own], |row| row.get(0))
         .optional()?;
-    let mut others = connection.prepare_cached(
-        "SELECT e.id FROM phones p JOIN entities e ON e.entity = p.entity
-        WHERE p.phone = ?1 AND e.source = ?2 AND e.id <> ?3",
-    )?;
+    let mut others = connection
+        .prepare_cached("SELECT id FROM phones WHERE phone = ?1 AND source = ?2 AND id <> ?3")?;
     let mut kin: Vec<EntityId> = Vec::new();
     for phone in unpack_phones(&packed.flatten().unwrap_or_default()) {
         let found = others.query_map(params![phone, source.0, own], |row| row.get::<_, Key>(0))?;

@@ -54,7 +54,7 @@ pub(super) fn put(
     let old = read_row(transaction, place.entity)?;
     if !is_newer(&old, &row, keep_newer) {
         if old != row {
-            replace(transaction, source, place.entity, &old, &row)?;
+            replace(transaction, source, &id, place.entity, &old, &row)?;
         }
         put_unread(transaction, place.entity, unread)?;
     }
@@ -228,7 +228,7 @@ fn insert(
     transaction
         .prepare_cached("INSERT INTO cards (source, id, walk, entity) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![source.0, id, mark, entity])?;
-    add_phones(transaction, entity, &row.phone_keys())?;
+    put_phones(transaction, source, id, entity, row)?;
     add_links(transaction, source, entity, row)?;
     Ok(entity)
 }
@@ -256,6 +256,7 @@ fn put_unread(
 fn replace(
     transaction: &Transaction<'_>,
     source: Source,
+    id: &Key,
     entity: i64,
     old: &Row,
     new: &Row,
@@ -276,12 +277,10 @@ fn replace(
             new.links,
             new.fields
         ])?;
-    let (mut gone, mut came) = (old.phone_keys(), new.phone_keys());
-    gone.retain(|phone| !came.contains(phone));
-    let kept = old.phone_keys();
-    came.retain(|phone| !kept.contains(phone));
+    let (mut gone, kept) = (old.phone_keys(), new.phone_keys());
+    gone.retain(|phone| !kept.contains(phone));
     remove_phones(transaction, entity, &gone)?;
-    add_phones(transaction, entity, &came)?;
+    put_phones(transaction, source, id, entity, new)?;
     if old.links != new.links {
         remove_links(transaction, source, entity, old)?;
         add_links(transaction, source, entity, new)?;
@@ -289,12 +288,33 @@ fn replace(
     Ok(())
 }
 
-fn add_phones(transaction: &Transaction<'_>, entity: i64, phones: &[i64]) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO phones (phone, entity) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+/// Puts what a call asks of the card beside each of its phones.
+fn put_phones(
+    transaction: &Transaction<'_>,
+    source: Source,
+    id: &Key,
+    entity: i64,
+    row: &Row,
+) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO phones (phone, entity, source, id, name, company, responsible,
+            modified, stage, links, fields)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
-    for phone in phones {
-        insert.execute([*phone, entity])?;
+    for phone in row.phone_keys() {
+        put.execute(params![
+            phone,
+            entity,
+            source.0,
+            id,
+            row.name,
+            row.company,
+            row.responsible,
+            row.modified,
+            row.stage,
+            row.links,
+            row.fields
+        ])?;
     }
     Ok(())
 }
