@@ -10,8 +10,10 @@ use super::{ANNAS, IVAN, none_fails, phone_of, portal, portals_table, world};
 use crate::daemon::{Daemon, Site, free_address, wait_for};
 use crate::lab::{Caller, Lab, Outcome, asterisk_versions, print_dialplan, unquote};
 
-/// The name that the trunk sends with every call.
+/// The name that the trunk sends with a call whose name does not matter.
 const TRUNKS_NAME: &str = "Trunk";
+/// A number that no client has.
+const STRANGER: &str = "79990000000";
 /// Calls that begin in a second, and how long an answered one lasts.
 const PER_SECOND: u32 = 40;
 const HOLD: Duration = Duration::from_millis(100);
@@ -84,21 +86,43 @@ struct Exchange {
 impl Exchange {
     /// Calls from these addresses, and where each of them went.
     fn calls(&mut self, from: Vec<String>) -> Vec<Outcome> {
+        let named = |from| (from, TRUNKS_NAME.to_owned());
+        self.named_calls(from.into_iter().map(named).collect())
+    }
+
+    /// The same with the names that the trunk sends, as they stand between quotes.
+    fn named_calls(&mut self, from: Vec<(String, String)>) -> Vec<Outcome> {
         if from.is_empty() {
             return Vec::new();
         }
         let callers: Vec<Caller> = from
             .into_iter()
-            .map(|from| {
+            .map(|(from, name)| {
                 self.dialled += 1;
                 Caller {
                     from,
-                    name: TRUNKS_NAME.to_owned(),
+                    name,
                     to: format!("7495{:07}", self.dialled),
                 }
             })
             .collect();
         self.lab.calls(&callers, PER_SECOND, HOLD)
+    }
+
+    /// The same of clients. On a machine that is too busy the dialplan's patience ends, and rightly
+    /// leads to the IVR: they call again.
+    fn calls_of_clients(&mut self, from: &[(String, String)]) -> Vec<Outcome> {
+        let mut outcomes = self.named_calls(from.to_vec());
+        for _ in 0..MOST_ROUNDS {
+            let late: Vec<usize> = (0..from.len())
+                .filter(|index| outcomes[*index].went == "ivr")
+                .collect();
+            let again = self.named_calls(late.iter().map(|index| from[*index].clone()).collect());
+            for (index, outcome) in late.into_iter().zip(again) {
+                outcomes[index] = outcome;
+            }
+        }
+        outcomes
     }
 
     /// Nothing was done but what the dialplan says, and nobody dialled but Anna.
@@ -318,17 +342,8 @@ fn numbers_ring_nobody_else(exchange: &mut Exchange, all: &[Hostile]) {
 /// Every text as the name of a client: their employee is rung, and sees a name and nothing else.
 fn names_are_shown_safely(exchange: &mut Exchange, all: &[Hostile], daemon: &Daemon) {
     let phones: Vec<String> = (0..all.len()).map(|index| phone_of("913", index)).collect();
-    let mut outcomes = exchange.calls(phones.clone());
-    // On a machine that is too busy the dialplan's patience ends, and rightly leads to the IVR: again.
-    for _ in 0..MOST_ROUNDS {
-        let late: Vec<usize> = (0..all.len())
-            .filter(|index| outcomes[*index].went == "ivr")
-            .collect();
-        let again = exchange.calls(late.iter().map(|index| phones[*index].clone()).collect());
-        for (index, outcome) in late.into_iter().zip(again) {
-            outcomes[index] = outcome;
-        }
-    }
+    let named = |phone: &String| (phone.clone(), TRUNKS_NAME.to_owned());
+    let outcomes = exchange.calls_of_clients(&phones.iter().map(named).collect::<Vec<_>>());
     let shown = exchange.shown().unwrap_or_else(|faults| {
         none_fails(&faults);
         BTreeMap::new()
@@ -356,6 +371,39 @@ fn names_are_shown_safely(exchange: &mut Exchange, all: &[Hostile], daemon: &Dae
         }
     }
     none_fails(&faults);
+}
+
+/// Every text as the name that the provider sends: a client reaches their employee, who sees the
+/// CRM's name, and a stranger goes where strangers go.
+fn the_providers_names_change_nothing(exchange: &mut Exchange, all: &[Hostile]) {
+    // What cannot stand in a header's line or in the list of callers is left out.
+    let sent: Vec<(&Hostile, String)> = all
+        .iter()
+        .map(|text| (text, text.text()))
+        .filter(|(_, name)| !name.contains([';', '\n', '\r', '\0']))
+        .map(|(text, name)| (text, name.replace('\\', "\\\\").replace('"', "\\\"")))
+        .collect();
+    assert!(sent.len() > 300, "{} texts", sent.len());
+    let (mut faults, mut arrived) = (Vec::new(), 0);
+    for (from, went) in [(KNOWN, ANNAS), (STRANGER, "ivr")] {
+        let callers = sent.iter().map(|(_, name)| (from.to_owned(), name.clone()));
+        let callers: Vec<_> = callers.collect();
+        let outcomes = match from {
+            KNOWN => exchange.calls_of_clients(&callers),
+            _ => exchange.named_calls(callers),
+        };
+        for ((text, _), outcome) in sent.iter().zip(outcomes) {
+            arrived += usize::from(outcome.name == text.text());
+            if outcome.went != went || (from == KNOWN && outcome.name != IVAN) {
+                faults.push(format!("{} from {from}: {outcome:?}", text.line));
+            }
+        }
+    }
+    none_fails(&faults);
+    assert!(
+        arrived > 200,
+        "Asterisk had {arrived} names as they were sent"
+    );
 }
 
 /// One exchange at a time: two at once are more than a small machine answers in time.
@@ -390,6 +438,7 @@ async fn hostile_calls_end_well(way: Way) {
         assert_eq!(first.went, ANNAS, "{}", exchange.title);
         numbers_ring_nobody_else(&mut exchange, &all);
         names_are_shown_safely(&mut exchange, &all, &daemon);
+        the_providers_names_change_nothing(&mut exchange, &all);
         let title = &exchange.title;
         wait_for("no channels", || {
             let shown = exchange.lab.console("core show channels count");
