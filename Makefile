@@ -38,6 +38,9 @@ test: ## everything, with the servers that the tests need; installs them
 torture: ## the long forms of what `make test` does shortly: hours
 	PRYAMO_TEST_CHANGES=50000 cargo test --test it life:: -- --test-threads 2 --nocapture
 	PRYAMO_TEST_SOAK=60 cargo test --test it soak:: -- --nocapture
+	# Only root may give systemd namespaces of its own.
+	cargo build --release
+	tests/systemd
 
 fuzz: ## sends every reader what a fuzzer thinks of, 15 minutes each: hours
 	fuzz/run 900
