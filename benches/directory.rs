@@ -1,4 +1,4 @@
-//! What a lookup and a page cost in each store of [`KINDS`].
+//! What a lookup and a page cost in each store of [`KINDS`], its files in the system's cache.
 //!
 //! `cargo bench --bench directory` builds a base of each size first; `PRYAMO_BENCH_SIZES=10000,1000000`
 //! leaves the largest out, which takes minutes, and writes nothing into the docs. A whole run puts its medians
@@ -22,6 +22,8 @@ mod mix;
 mod performance_page;
 #[path = "common/sizes.rs"]
 mod sizes;
+#[path = "common/warm.rs"]
+mod warm;
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -97,10 +99,11 @@ fn directory(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for kind in KINDS {
         for numbers in sizes::wanted() {
-            let (store, _folder) = base(&runtime, kind, numbers);
+            let (store, folder) = base(&runtime, kind, numbers);
             let mut group = criterion.benchmark_group(format!("{} {numbers}", kind.name));
             let mut draw = 0;
             let mut lookups = |name: &str, of: &dyn Fn(u64) -> E164| {
+                warm::warm(folder.path());
                 group.throughput(Throughput::Elements(1));
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::free_address;
 use crate::mix::mix;
+use crate::warm::warm;
 
 /// Who is responsible, each with an extension.
 const EMPLOYEES: u64 = 100;
@@ -116,6 +117,11 @@ impl Company {
             .filter(|file| file.file_name().to_string_lossy().starts_with("directory."))
             .map(|file| file.metadata().unwrap().len())
             .sum()
+    }
+
+    /// Has the directory in the system's cache.
+    pub(crate) fn warm(&self) {
+        warm(&self.folder.join("data"));
     }
 
     /// One of its callers.

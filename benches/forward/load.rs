@@ -60,6 +60,7 @@ pub(crate) fn measure_journal(
 ) {
     use Answering::{Nginx, Pryamo};
     for _ in 0..ROUNDS {
+        company.warm();
         loads.journal_new.round(pryamo, Pryamo(company), Way::New);
         let beside = &mut loads.nginx_beside_journal;
         beside.round(nginx, Nginx(company), Way::New);
@@ -71,11 +72,13 @@ pub(crate) fn measure(pryamo: &Server, nginx: &Server, company: &Company) -> Loa
     use Answering::{Nginx, Pryamo};
     let mut loads = Loads::default();
     for _ in 0..ROUNDS {
+        company.warm();
         loads.pryamo_new.round(pryamo, Pryamo(company), Way::New);
         loads.nginx_new.round(nginx, Nginx(company), Way::New);
         loads.agi.round(pryamo, Pryamo(company), Way::Agi);
     }
     for _ in 0..ROUNDS {
+        company.warm();
         loads.pryamo_kept.round(pryamo, Pryamo(company), Way::Kept);
         loads.nginx_kept.round(nginx, Nginx(company), Way::Kept);
     }

@@ -2,9 +2,9 @@
 //!
 //! 10 thousand, 1 million and 10 million numbers one after another (`PRYAMO_BENCH_SIZES=10000,100000` for
 //! others, then nothing is written into the docs). Under load both servers run on core 0 with one
-//! worker, the loader on core 1, 64 requests in flight, rounds by turns; the figure that a noisy machine
-//! moves least is requests per second of the server's own CPU time. Every answer is compared with the
-//! right one. Printed and written into `docs/performance.md` with charts.
+//! worker, the loader on core 1, 64 requests in flight, rounds by turns, the directory in the system's
+//! cache; the figure that a noisy machine moves least is requests per second of the server's own CPU
+//! time. Every answer is compared with the right one. Printed and written into `docs/performance.md` with charts.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,6 +38,8 @@ mod report;
 #[path = "../common/sizes.rs"]
 mod sizes;
 mod steady;
+#[path = "../common/warm.rs"]
+mod warm;
 
 use std::path::Path;
 use std::time::Instant;

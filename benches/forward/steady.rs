@@ -106,6 +106,7 @@ pub(crate) fn measure(server: &Server, company: &Company, api: &Api, sync: Durat
 }
 
 fn round(side: &mut Side, company: &Company, api: &Api, sync: Option<Duration>) {
+    company.warm();
     let api = api.clone();
     let watcher = std::thread::spawn(move || {
         // Threads take over how their maker is scheduled.
