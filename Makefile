@@ -38,6 +38,7 @@ test: ## everything, with the servers that the tests need; installs them
 torture: ## the long forms of what `make test` does shortly: hours
 	PRYAMO_TEST_CHANGES=50000 cargo test --test it life:: -- --test-threads 2 --nocapture
 	PRYAMO_TEST_SOAK=60 cargo test --test it soak:: -- --nocapture
+	PRYAMO_TEST_TIMES=4 cargo test --test it big_base::a_big -- --test-threads 1 --nocapture
 	# Only root may give systemd namespaces of its own.
 	cargo build --release
 	tests/systemd

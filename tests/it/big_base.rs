@@ -3,7 +3,7 @@
 //!
 //! The fakes keep the vendors' limits at many times the speed of life; the connectors' limits are
 //! raised by the same factor, so every ratio is that of life. `PRYAMO_TEST_SPEED=1` runs it at the
-//! speed of life (half an hour).
+//! speed of life (half an hour); `PRYAMO_TEST_TIMES=4` mirrors a million cards.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,8 @@ use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::messy::{self, Messy};
 
-const CONTACTS: usize = 200_000;
-const COMPANIES: usize = 30_000;
-const LEADS: usize = 30_000;
+/// Contacts, companies, and leads or deals.
+const CARDS: [usize; 3] = [200_000, 30_000, 30_000];
 /// The share of the vendors' limits that pryamo uses.
 pub(crate) const SHARE: f64 = 0.8;
 /// A mirror may take this much longer than its budget's floor.
@@ -25,11 +24,18 @@ const LONGEST: Duration = Duration::from_hours(1);
 const KILLS: u64 = 20;
 
 #[expect(clippy::disallowed_methods, reason = "a knob of this test alone")]
+fn knob<T: std::str::FromStr>(name: &str, usual: T) -> T {
+    let set = std::env::var(name).ok();
+    set.and_then(|set| set.parse().ok()).unwrap_or(usual)
+}
+
 pub(crate) fn speed(usual: f64) -> f64 {
-    std::env::var("PRYAMO_TEST_SPEED")
-        .ok()
-        .and_then(|speed| speed.parse().ok())
-        .unwrap_or(usual)
+    knob("PRYAMO_TEST_SPEED", usual)
+}
+
+fn cards() -> [usize; 3] {
+    let times = knob("PRYAMO_TEST_TIMES", 1);
+    CARDS.map(|cards| cards * times)
 }
 
 /// Waits until every mirror is whole; gives how long that took.
@@ -143,11 +149,12 @@ pub(crate) fn as_float(count: usize) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_big_bitrix24_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
     let speed = speed(10.0);
-    let base = messy::base(1, CONTACTS, COMPANIES, LEADS);
+    let cards @ [contacts, companies, leads] = cards();
+    let base = messy::base(1, contacts, companies, leads);
     let (fake, config) = bitrix24(&base, speed).await;
     let daemon = Daemon::start_unready(&Site::new(&config));
     let took = wait_until_ready(&daemon).as_secs_f64() * speed;
-    let floor = bitrix24_floor([CONTACTS, COMPANIES, LEADS], 0.1);
+    let floor = bitrix24_floor(cards, 0.1);
     println!(
         "bitrix24: {took:.0} s of life, floor {floor:.0} s, ratio {:.2}, {} requests",
         took / floor,
@@ -193,7 +200,7 @@ pub(crate) fn employees_table(base: &Messy) -> String {
 async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_right() {
     // Beyond this a busy machine's hiccups look like a broken limit.
     let speed = speed(2.0);
-    let base = amocrm_base([CONTACTS, COMPANIES, LEADS]);
+    let base = amocrm_base(cards());
     let options = fake_amocrm::Options {
         limit: Some(7),
         speed,
@@ -208,10 +215,7 @@ async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_rig
     );
     let daemon = Daemon::start_unready(&Site::new(&config));
     let took = wait_until_ready(&daemon).as_secs_f64() * speed;
-    let pages = [CONTACTS, COMPANIES, LEADS]
-        .map(|cards| cards.div_ceil(250))
-        .iter()
-        .sum();
+    let pages = cards().map(|cards| cards.div_ceil(250)).iter().sum();
     let floor = as_float(pages) / (7.0 * SHARE);
     println!(
         "amocrm: {took:.0} s of life, floor {floor:.0} s, ratio {:.2}, {} requests",
@@ -229,7 +233,8 @@ async fn a_big_amocrm_base_is_mirrored_within_its_budget_and_every_answer_is_rig
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_twenty_times_while_it_mirrors_it_ends_complete_and_right() {
     let speed = speed(20.0);
-    let messy = messy::base(3, CONTACTS / 4, COMPANIES / 4, LEADS / 4);
+    let cards @ [contacts, companies, leads] = cards().map(|cards| cards / 4);
+    let messy = messy::base(3, contacts, companies, leads);
     let (fake, config) = bitrix24(&messy, speed).await;
     let site = Site::new(&config);
     let number = u64::from(std::process::id());
@@ -255,6 +260,6 @@ async fn killed_twenty_times_while_it_mirrors_it_ends_complete_and_right() {
         .filter(|mirror| mirror["kind"] != "employee")
         .map(|mirror| mirror["records"].as_u64().unwrap())
         .sum();
-    assert_eq!(counts, (CONTACTS / 4 + COMPANIES / 4 + LEADS / 4) as u64);
+    assert_eq!(counts, cards.iter().sum::<usize>() as u64);
     assert_eq!(wrong_answers(&daemon, &messy), Vec::<String>::new());
 }
