@@ -54,7 +54,7 @@ pub(super) fn put(
     let old = read_row(transaction, place.entity)?;
     if !is_newer(&old, &row, keep_newer) {
         if old != row {
-            replace(transaction, source, &id, place.entity, &old, &row)?;
+            replace(transaction, source, place.entity, &old, &row)?;
         }
         put_unread(transaction, place.entity, unread)?;
     }
@@ -228,7 +228,7 @@ fn insert(
     transaction
         .prepare_cached("INSERT INTO cards (source, id, walk, entity) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![source.0, id, mark, entity])?;
-    put_phones(transaction, source, id, entity, row)?;
+    put_phones(transaction, entity, &row.phone_keys())?;
     add_links(transaction, source, entity, row)?;
     Ok(entity)
 }
@@ -256,7 +256,6 @@ fn put_unread(
 fn replace(
     transaction: &Transaction<'_>,
     source: Source,
-    id: &Key,
     entity: i64,
     old: &Row,
     new: &Row,
@@ -280,7 +279,7 @@ fn replace(
     let (mut gone, kept) = (old.phone_keys(), new.phone_keys());
     gone.retain(|phone| !kept.contains(phone));
     remove_phones(transaction, entity, &gone)?;
-    put_phones(transaction, source, id, entity, new)?;
+    put_phones(transaction, entity, &kept)?;
     if old.links != new.links {
         remove_links(transaction, source, entity, old)?;
         add_links(transaction, source, entity, new)?;
@@ -288,33 +287,16 @@ fn replace(
     Ok(())
 }
 
-/// Puts what a call asks of the card beside each of its phones.
-fn put_phones(
-    transaction: &Transaction<'_>,
-    source: Source,
-    id: &Key,
-    entity: i64,
-    row: &Row,
-) -> rusqlite::Result<()> {
+/// Puts what a call asks of the card beside each of these phones, as it lies in `entities`.
+fn put_phones(transaction: &Transaction<'_>, entity: i64, phones: &[i64]) -> rusqlite::Result<()> {
     let mut put = transaction.prepare_cached(
         "INSERT OR REPLACE INTO phones (phone, entity, source, id, name, company, responsible,
             modified, stage, links, fields)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        SELECT ?1, entity, source, id, name, company, responsible, modified, stage, links, fields
+        FROM entities WHERE entity = ?2",
     )?;
-    for phone in row.phone_keys() {
-        put.execute(params![
-            phone,
-            entity,
-            source.0,
-            id,
-            row.name,
-            row.company,
-            row.responsible,
-            row.modified,
-            row.stage,
-            row.links,
-            row.fields
-        ])?;
+    for phone in phones {
+        put.execute([*phone, entity])?;
     }
     Ok(())
 }
