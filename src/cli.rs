@@ -353,7 +353,9 @@ fn show_config(config: &Config, json: bool) -> Result<u8> {
 /// Logs go to standard error through a thread of their own: a slow reader must not slow a call.
 fn log_to_stderr(log: &config::Log) -> tracing_appender::non_blocking::WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = EnvFilter::new(format!("warn,pryamo={}", log.level.as_str()));
+    // What it says of each certificate that is not believed is told by whoever asked.
+    let silent = "rustls_platform_verifier=off";
+    let filter = EnvFilter::new(format!("warn,{silent},pryamo={}", log.level.as_str()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);

@@ -34,6 +34,7 @@ pub mod demo;
 pub mod dialplan;
 pub mod fault;
 pub mod hooks;
+pub mod http_client;
 pub mod http_server;
 pub mod journal;
 pub mod metrics;

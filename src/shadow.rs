@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::fault::{self, lock};
+use crate::http_client;
 use crate::metrics;
 use crate::phone::E164;
 
@@ -483,19 +484,13 @@ pub async fn probe(address: &Address) -> Result<(), ShadowError> {
 }
 
 fn client() -> Result<reqwest::Client, ShadowError> {
-    // Fails where it is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "connectors have nothing to do with this, and the time limit is set here"
-    )]
-    let builder = reqwest::Client::builder();
-    builder
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
-        .build()
-        .map_err(ShadowError::Client)
+    let client = http_client::build(Vec::new(), |builder| {
+        builder
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+    });
+    client.map_err(ShadowError::Client)
 }
 
 fn judge(ours: &Answer, theirs: &Answer, name_bytes: usize) -> Verdict {

@@ -273,7 +273,7 @@ pub(super) fn encode(text: &str) -> String {
 }
 
 fn client() -> Result<reqwest::Client> {
-    crate::crm::local_client(PATIENCE).context("cannot set up a connection")
+    crate::http_client::local(PATIENCE).context("cannot set up a connection")
 }
 
 fn base(mut address: SocketAddr) -> String {
@@ -345,7 +345,7 @@ impl Daemon {
     }
 
     async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T> {
-        let client = crate::crm::local_client(Duration::from_mins(30))?;
+        let client = crate::http_client::local(Duration::from_mins(30))?;
         self.send(client.post(format!("{}{path}", self.base)).body(body))
             .await
     }

@@ -20,6 +20,8 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::fault;
+use crate::http_client;
 use crate::metrics;
 use crate::phone::E164;
 use crate::record::{Card, CrmName, EmployeeId, EntityId, EntityKind, Notice, Staff};
@@ -262,12 +264,21 @@ impl CrmError {
             Self::RateLimited(_) => "rate_limited",
             Self::OutOfBudget(_) => "out_of_budget",
             Self::Blocked(_) => "blocked",
+            Self::Unreachable { .. } if self.mends_certificate().is_some() => "certificate",
             Self::Unreachable { .. } => "unreachable",
             Self::Shape { .. } => "shape",
             Self::Refused { .. } => "refused",
             Self::FilterIgnored { .. } => "filter_ignored",
             Self::File(..) => "file",
         }
+    }
+
+    /// What to do where there is no answer because the CRM's certificate is not believed.
+    fn mends_certificate(&self) -> Option<&'static str> {
+        let Self::Unreachable { cause, .. } = self else {
+            return None;
+        };
+        http_client::mends_certificate(cause.as_ref())
     }
 }
 
@@ -438,34 +449,37 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
 ///
 /// `ca_file` is a PEM file of an own certificate authority, trusted besides the system's.
 pub fn http_client(ca_file: Option<&std::path::Path>) -> Result<reqwest::Client, SettingsError> {
-    // Only the first call of the process installs it; later ones find it there.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that builds a client"
-    )]
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("pryamo/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path).map_err(|cause| SettingsError::File {
-            key: "ca_file",
-            path: path.display().to_string(),
-            cause,
-        })?;
-        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-            SettingsError::Wrong(format!(
-                "`ca_file` {} is no PEM file: {error}",
-                path.display()
-            ))
-        })?;
-        builder = builder.tls_certs_merge(authorities);
+    let own = ca_file.map(own_authorities).transpose()?;
+    let client = http_client::build(own.unwrap_or_default(), |builder| {
+        builder
+            .user_agent(concat!("pryamo/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+    });
+    client.map_err(|error| {
+        SettingsError::Wrong(format!("cannot set up HTTPS: {}", fault::told(&error)))
+    })
+}
+
+fn own_authorities(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, SettingsError> {
+    let wrong = |why: &str| {
+        SettingsError::Wrong(format!(
+            "`ca_file` {} is no PEM file of an authority: {why}",
+            path.display()
+        ))
+    };
+    let pem = std::fs::read(path).map_err(|cause| SettingsError::File {
+        key: "ca_file",
+        path: path.display().to_string(),
+        cause,
+    })?;
+    let own =
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&fault::told(&error)))?;
+    if own.is_empty() {
+        return Err(wrong("it holds no certificate"));
     }
-    builder
-        .build()
-        .map_err(|error| SettingsError::Wrong(format!("cannot set up HTTPS: {error}")))
+    Ok(own)
 }
 
 /// An answer's body, at most so many bytes of it; `None` if it has more.
@@ -481,17 +495,4 @@ async fn read_body(
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body))
-}
-
-/// The HTTP client of `pryamo`'s own commands: straight to the daemon, past any proxy.
-pub fn local_client(patience: Duration) -> Result<reqwest::Client, SettingsError> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the other place that builds a client"
-    )]
-    let builder = reqwest::Client::builder().no_proxy().timeout(patience);
-    builder
-        .build()
-        .map_err(|error| SettingsError::Wrong(format!("cannot set up HTTP: {error}")))
 }

@@ -156,6 +156,10 @@ fn meaning(view: &View, label: &str) -> String {
             "CRM просит подождать, продолжим сами",
             "The CRM asks us to wait; it goes on by itself",
         ),
+        "certificate" => (
+            "Сертификату CRM верить нельзя, что делать, скажет pryamo check",
+            "The CRM's certificate is not believed; pryamo check tells what to do",
+        ),
         "unreachable" => (
             "CRM не отвечает, продолжим сами",
             "The CRM does not answer; it goes on by itself",

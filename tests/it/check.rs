@@ -13,6 +13,7 @@ use crate::daemon::{Daemon, PATIENCE, Ran, Site, free_address};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
 use crate::lab::dialplans;
+use crate::tls::{Authority, Door};
 use crate::world::World;
 
 const CLIENTS: &str = "\
@@ -294,6 +295,18 @@ async fn of_bitrix24(page: &mut Page) {
     ));
     let machine = machine.showing(&nobody, "127.0.0.1:9000");
     page.add("Bitrix24: nothing answers at the address", &machine);
+
+    let fake = FakeBitrix24::start(World::office(3).shared(), well()).await;
+    let own = Authority::new("The company's own").sign("127.0.0.1", |_| {});
+    let door = Door::before(fake.server(), own).await;
+    let url = door.address_of(&fake.url());
+    let machine = Machine::new(&format!(
+        "[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\nurl = \"{url}\"\n"
+    ));
+    page.add(
+        "Bitrix24: a portal of your own, whose certificate nobody knows",
+        &machine,
+    );
 }
 
 fn of_amocrm(page: &mut Page) {

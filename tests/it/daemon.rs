@@ -105,10 +105,16 @@ impl Site {
 
     /// Runs another command of pryamo with this configuration.
     pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_in(arguments, &[])
+    }
+
+    /// The same with something in its environment.
+    pub fn run_in(&self, arguments: &[&str], environment: &[(&str, String)]) -> Ran {
         let config = self.config();
-        let mut all = arguments.to_vec();
-        all.extend(["--config", config.to_str().unwrap()]);
-        pryamo(self.folder.path(), &all)
+        let mut command = command(self.folder.path());
+        command.args(arguments).arg("--config").arg(config);
+        command.envs(environment.iter().map(|(key, value)| (key, value)));
+        command.output().unwrap().into()
     }
 }
 

@@ -62,5 +62,6 @@ mod security;
 mod setup;
 mod shadow;
 mod soak;
+mod tls;
 mod wire;
 mod world;

@@ -139,7 +139,9 @@ fn fault(error: &CrmError) -> Finding {
             "another program uses up the account's requests; lower `crm.limits` or stop it"
         }
         CrmError::File(..) => "see the rights on `data_dir`",
-        _ => "see `crm.url`, and whether this host reaches it",
+        _ => error
+            .mends_certificate()
+            .unwrap_or("see `crm.url`, and whether this host reaches it"),
     };
     Finding::fault(fault::told(error), mend)
 }

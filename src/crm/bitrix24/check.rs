@@ -222,7 +222,9 @@ impl Checked<'_> {
 
     fn fault_of(&self, by: By, error: &CrmError) -> Finding {
         let mend = match (error, by) {
-            (CrmError::Unreachable { .. }, _) => "see whether this machine reaches the portal",
+            (CrmError::Unreachable { .. }, _) => error
+                .mends_certificate()
+                .unwrap_or("see whether this machine reaches the portal"),
             (CrmError::RateLimited(_) | CrmError::OutOfBudget(_), _) => {
                 "other programs use up the portal's limits; see `crm.limits` and try again"
             }
