@@ -157,7 +157,7 @@ fn meaning(view: &View, label: &str) -> String {
             "The CRM asks us to wait; it goes on by itself",
         ),
         "certificate" => (
-            "Сертификату CRM верить нельзя, что делать, скажет pryamo check",
+            "Сертификату CRM верить нельзя; что делать, скажет pryamo check",
             "The CRM's certificate is not believed; pryamo check tells what to do",
         ),
         "unreachable" => (

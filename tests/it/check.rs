@@ -299,7 +299,7 @@ async fn of_bitrix24(page: &mut Page) {
     let fake = FakeBitrix24::start(World::office(3).shared(), well()).await;
     let own = Authority::new("The company's own").sign("127.0.0.1", |_| {});
     let door = Door::before(fake.server(), own).await;
-    let url = door.address_of(&fake.url());
+    let url = door.through(&fake.url());
     let machine = Machine::new(&format!(
         "[[crm]]\nname = \"sales\"\nkind = \"bitrix24\"\nurl = \"{url}\"\n"
     ));

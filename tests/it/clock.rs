@@ -2,9 +2,7 @@
 //! go on. The clock is libfaketime's (package `faketime`), read anew at each look; what counts time
 //! that passes is left alone, as it is by a real jump.
 
-use std::process::Stdio;
-
-use crate::daemon::{Daemon, Site, posting, start_with, wait_for};
+use crate::daemon::{Daemon, Site, posting, wait_for};
 use crate::fake_bitrix24::{FakeBitrix24, Options};
 use crate::world::{Happened, List, SharedWorld, What, World, call_of};
 
@@ -47,15 +45,7 @@ async fn a_clock_that_jumps_costs_no_call_and_no_change() {
         ("FAKETIME_NO_CACHE", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
-    let config = site.config();
-    let process = start_with(
-        site.folder.path(),
-        &["serve", "--config", config.to_str().unwrap()],
-        "daemon.log",
-        Stdio::null(),
-        &environment,
-    );
-    let daemon = Daemon::of(&site, process);
+    let daemon = Daemon::start_in(&site, &environment);
     wait_for("the first mirror", || {
         (daemon.get("/readyz").status == 200).then_some(())
     });

@@ -161,7 +161,7 @@ pub fn start(folder: &Path, arguments: &[&str], log: &str, stdout: Stdio) -> Chi
 }
 
 /// The same with something in its environment.
-pub fn start_with(
+fn start_with(
     folder: &Path,
     arguments: &[&str],
     log: &str,
@@ -199,10 +199,16 @@ impl Daemon {
 
     /// Starts it and waits until it answers, whether or not a mirror is there.
     pub fn start_unready(site: &Site) -> Self {
+        Self::start_in(site, &[])
+    }
+
+    /// The same with something in its environment.
+    pub fn start_in(site: &Site, environment: &[(&str, String)]) -> Self {
         let config = site.config();
         let arguments = ["serve", "--config", config.to_str().unwrap()];
         let folder = site.folder.path();
-        let process = start(folder, &arguments, "daemon.log", Stdio::inherit());
+        let stdout = Stdio::inherit();
+        let process = start_with(folder, &arguments, "daemon.log", stdout, environment);
         Self::of(site, process)
     }
 

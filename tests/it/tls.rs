@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::daemon::{Daemon, Site, start_with, wait_for};
+use crate::daemon::{Daemon, Site, wait_for};
 use crate::fake_amocrm::{self, FakeAmocrm};
 use crate::fake_bitrix24::{self, FakeBitrix24};
 use crate::world::{World, call_of};
@@ -37,11 +36,9 @@ pub struct Identity {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
         let mut of = CertificateParams::default();
         of.distinguished_name.push(DnType::CommonName, name);
-        of.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = of.self_signed(&key).unwrap();
+        let (certificate, key) = sign_itself(&mut of);
         Self {
             issuer: Issuer::new(of, key),
             certificate,
@@ -54,15 +51,6 @@ impl Authority {
         let mut of = CertificateParams::new([host.to_owned()]).unwrap();
         change(&mut of);
         let signed = of.signed_by(&key, &self.issuer).unwrap();
-        Identity::new(&signed, &key)
-    }
-
-    /// The server that is its own authority, as `openssl req -x509` makes one.
-    fn itself(host: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let mut of = CertificateParams::new([host.to_owned()]).unwrap();
-        of.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let signed = of.self_signed(&key).unwrap();
         Identity::new(&signed, &key)
     }
 
@@ -83,8 +71,22 @@ impl Identity {
     }
 }
 
+fn sign_itself(of: &mut CertificateParams) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    of.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (of.self_signed(&key).unwrap(), key)
+}
+
+/// The server that is its own authority, as `openssl req -x509` makes one.
+fn its_own_authority(host: &str) -> Identity {
+    let mut of = CertificateParams::new([host.to_owned()]).unwrap();
+    let (certificate, key) = sign_itself(&mut of);
+    Identity::new(&certificate, &key)
+}
+
 /// Takes TLS off and hands on what it finds; ends with its value.
 pub struct Door {
+    server: SocketAddr,
     address: SocketAddr,
     shows: Arc<Mutex<TlsAcceptor>>,
     /// Connections that came through.
@@ -126,6 +128,7 @@ impl Door {
             }
         });
         Self {
+            server,
             address,
             shows,
             passed,
@@ -142,11 +145,10 @@ impl Door {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// An address that leads to the server itself, led through this door.
-    pub fn address_of(&self, url: &str) -> String {
-        let path = url.trim_start_matches("http://");
-        let path = path.find('/').map_or("", |at| &path[at..]);
-        format!("https://{}{path}", self.address)
+    /// A text whose addresses lead to the server itself, led through this door.
+    pub fn through(&self, text: &str) -> String {
+        let (server, door) = (self.server, self.address);
+        text.replace(&format!("http://{server}"), &format!("https://{door}"))
     }
 }
 
@@ -180,20 +182,6 @@ fn of_bitrix24(url: &str, more: &str) -> String {
     )
 }
 
-fn start_in(site: &Site, environment: &[(&str, String)]) -> Daemon {
-    let config = site.config();
-    let arguments = ["serve", "--config", config.to_str().unwrap()];
-    let folder = site.folder.path();
-    let process = start_with(
-        folder,
-        &arguments,
-        "daemon.log",
-        Stdio::inherit(),
-        environment,
-    );
-    Daemon::of(site, process)
-}
-
 fn wait_until_mirrored(daemon: &Daemon) {
     wait_for("the mirror", || {
         (daemon.rings(&call_of(CONTACTS)) == Some("101".to_owned())).then_some(())
@@ -207,18 +195,18 @@ async fn an_own_authority_is_believed_where_ca_file_or_the_system_names_it() {
         let fake = bitrix24().await;
         let identity = authority.sign(HERE, |_| {});
         let door = Door::speaking(&versions, fake.server(), identity).await;
-        let url = door.address_of(&fake.url());
+        let url = door.through(&fake.url());
 
         let by_file = Site::new(&of_bitrix24(&url, "ca_file = \"ca.pem\"\n"));
         authority.file_in(&by_file);
-        wait_until_mirrored(&start_in(&by_file, &[]));
+        wait_until_mirrored(&Daemon::start_in(&by_file, &[]));
         let checked = by_file.run(&["check"]);
         assert!(!checked.out.contains("FAULT crm"), "{}", checked.out);
 
         // As the system's own: this is where it is looked for.
         let by_system = Site::new(&of_bitrix24(&url, ""));
         let file = authority.file_in(&by_system).display().to_string();
-        wait_until_mirrored(&start_in(&by_system, &[("SSL_CERT_FILE", file)]));
+        wait_until_mirrored(&Daemon::start_in(&by_system, &[("SSL_CERT_FILE", file)]));
         assert!(door.passed() > 0);
     }
 
@@ -227,13 +215,13 @@ async fn an_own_authority_is_believed_where_ca_file_or_the_system_names_it() {
         fake_amocrm::Options::default(),
     );
     let door = Door::before(amocrm.address(), authority.sign(HERE, |_| {})).await;
-    let table = amocrm.table().replace(&amocrm.url(), &door.address_of(""));
+    let table = door.through(&amocrm.table());
     let site = Site::new(&format!(
         "[match]\nlive_lookup_ms = 0\n[[crm]]\nname = \"sales\"\nkind = \"amocrm\"\nca_file = \"ca.pem\"\n{table}\
          [crm.employees]\n1 = {{ extension = \"101\" }}\n2 = {{ extension = \"102\" }}\n"
     ));
     authority.file_in(&site);
-    wait_until_mirrored(&start_in(&site, &[]));
+    wait_until_mirrored(&Daemon::start_in(&site, &[]));
 }
 
 /// Nothing of a request, and so no secret, goes to whoever cannot prove who they are.
@@ -264,7 +252,7 @@ async fn no_other_certificate_is_believed_and_what_mends_it_is_said() {
             "of another host",
         ),
         (
-            Authority::itself(HERE),
+            its_own_authority(HERE),
             "CaUsedAsEndEntity",
             "made anew, by an authority",
         ),
@@ -272,7 +260,7 @@ async fn no_other_certificate_is_believed_and_what_mends_it_is_said() {
     for (identity, why, mend) in cases {
         let fake = bitrix24().await;
         let door = Door::before(fake.server(), identity).await;
-        let url = door.address_of(&fake.url());
+        let url = door.through(&fake.url());
         let site = Site::new(&of_bitrix24(&url, "ca_file = \"ca.pem\"\n"));
         ours.file_in(&site);
         let checked = site.run(&["check"]);
@@ -288,7 +276,7 @@ async fn no_other_certificate_is_believed_and_what_mends_it_is_said() {
     let amocrm = FakeAmocrm::start(World::office(3).shared(), fake_amocrm::Options::default());
     let strange = Authority::new("Another").sign(HERE, |_| {});
     let door = Door::before(amocrm.address(), strange).await;
-    let table = amocrm.table().replace(&amocrm.url(), &door.address_of(""));
+    let table = door.through(&amocrm.table());
     let site = Site::new(&format!(
         "[[crm]]\nname = \"sales\"\nkind = \"amocrm\"\n{table}"
     ));
@@ -306,15 +294,15 @@ async fn no_other_certificate_is_believed_and_what_mends_it_is_said() {
 async fn a_certificate_that_goes_bad_stops_no_call() {
     let (authority, fake) = (Authority::new(OURS), bitrix24().await);
     let door = Door::before(fake.server(), authority.sign(HERE, |_| {})).await;
-    let url = door.address_of(&fake.url());
+    let url = door.through(&fake.url());
     let site = Site::new(&of_bitrix24(&url, "ca_file = \"ca.pem\"\n"));
     authority.file_in(&site);
-    let daemon = start_in(&site, &[]);
+    let daemon = Daemon::start_in(&site, &[]);
     wait_until_mirrored(&daemon);
     drop(daemon);
     door.show(Authority::new("Another").sign(HERE, |_| {}));
     let passed = door.passed();
-    let daemon = start_in(&site, &[]);
+    let daemon = Daemon::start_in(&site, &[]);
     assert_eq!(daemon.rings(&call_of(CONTACTS)), Some("101".to_owned()));
     wait_for("the fault to be counted", || {
         (daemon.metric("pryamo_crm_errors_total", "certificate") > 0).then_some(())
@@ -330,13 +318,13 @@ async fn a_machine_without_authorities_answers_all_the_same() {
     let nowhere = found_at("/nonexistent");
     let (authority, fake) = (Authority::new(OURS), bitrix24().await);
     let door = Door::before(fake.server(), authority.sign(HERE, |_| {})).await;
-    let url = door.address_of(&fake.url());
+    let url = door.through(&fake.url());
     let site = Site::new(&of_bitrix24(&url, ""));
     let file = authority.file_in(&site);
-    wait_until_mirrored(&start_in(&site, &found_at(file.to_str().unwrap())));
+    wait_until_mirrored(&Daemon::start_in(&site, &found_at(file.to_str().unwrap())));
     let passed = door.passed();
 
-    let daemon = start_in(&site, &nowhere);
+    let daemon = Daemon::start_in(&site, &nowhere);
     assert_eq!(daemon.rings(&call_of(CONTACTS)), Some("101".to_owned()));
     daemon.logged("install the package `ca-certificates`");
     let employees = site.run_in(&["employees"], &nowhere);
@@ -349,11 +337,11 @@ async fn a_machine_without_authorities_answers_all_the_same() {
 
     // An authority of one's own is enough, and so is a CRM that is not asked by TLS.
     site.configure(&of_bitrix24(&url, "ca_file = \"ca.pem\"\n"));
-    let daemon = start_in(&site, &nowhere);
+    let daemon = Daemon::start_in(&site, &nowhere);
     wait_for("a request", || (door.passed() > passed).then_some(()));
     drop(daemon);
     let plain = Site::new(&of_bitrix24(&fake.url(), ""));
-    wait_until_mirrored(&start_in(&plain, &nowhere));
+    wait_until_mirrored(&Daemon::start_in(&plain, &nowhere));
 }
 
 #[test]
