@@ -296,16 +296,20 @@ fn same_person(one: &Candidate, other: &Candidate) -> bool {
 /// else the first whom the roster knows at all.
 pub fn responsible<'a>(entities: &[Entity], roster: &'a Roster) -> Option<&'a Arc<Colleague>> {
     let of = |entity: &Entity| roster.get(&entity.crm, entity.responsible.as_ref()?);
-    let mut known = entities.iter().filter_map(of);
-    let first = known.clone().next();
-    known
-        .find(|employee| employee.active && employee.extension.is_ok())
-        .or(first)
+    let mut first = None;
+    for employee in entities.iter().filter_map(of) {
+        if employee.active && employee.extension.is_ok() {
+            return Some(employee);
+        }
+        first.get_or_insert(employee);
+    }
+    first
 }
 
-/// Puts the candidates for a caller with these entities together.
+/// Puts the candidates for a caller with these entities together; `base` is their [`responsible`].
 pub fn build(
     entities: &[Entity],
+    base: Option<&Arc<Colleague>>,
     roster: &Roster,
     policy: &InForce<'_>,
     outgoing: &Outgoing,
@@ -319,7 +323,7 @@ pub fn build(
         }
     }
     let mut living = living.into_iter();
-    let Some(base) = responsible(entities, roster) else {
+    let Some(base) = base else {
         add_groups(&mut chain, policy, roster);
         return chain;
     };

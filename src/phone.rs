@@ -281,10 +281,14 @@ pub fn read_field(written: &str, region: Region) -> Vec<E164> {
 /// This is the first step for every candidate; the corpus in `tests/phones` holds it to Google's
 /// answers.
 pub fn google(written: &str, region: Region) -> Option<E164> {
-    if let Some(number) = russian_mobile(written, region) {
-        return Some(number);
-    }
-    ask_google(written, region)
+    let digits = written.strip_prefix('+');
+    russian_mobile(digits.is_some(), digits.unwrap_or(written), region)
+        .or_else(|| ask_google(written, region))
+}
+
+/// The same of digits behind a plus.
+fn google_international(digits: &str, region: Region) -> Option<E164> {
+    russian_mobile(true, digits, region).or_else(|| ask_google(&format!("+{digits}"), region))
 }
 
 /// Reads the commonest callers without asking the library, which takes a fifth of a whole answer:
@@ -292,19 +296,19 @@ pub fn google(written: &str, region: Region) -> Option<E164> {
 ///
 /// All of 9 is in use but for parts of 930, which are left to the library. A test holds it to what the
 /// library says.
-fn russian_mobile(written: &str, region: Region) -> Option<E164> {
-    let national = match written.strip_prefix("+7") {
-        Some(national) => national,
-        None if region.0 != Plan::RU => return None,
-        None if written.len() == 11 => written.strip_prefix(['7', '8'])?,
-        None => written,
+fn russian_mobile(plus: bool, digits: &str, region: Region) -> Option<E164> {
+    let national = match digits.len() {
+        11 if plus => digits.strip_prefix('7')?,
+        11 if region.0 == Plan::RU => digits.strip_prefix(['7', '8'])?,
+        10 if !plus && region.0 == Plan::RU => digits,
+        _ => return None,
     };
     let is_mobile = national.len() == 10
         && national.starts_with('9')
         && !national.starts_with("930")
         && national.bytes().all(|byte| byte.is_ascii_digit());
-    let digits: u64 = national.parse().ok().filter(|_| is_mobile)?;
-    E164::from_digits(70_000_000_000 + digits)
+    let national: u64 = national.parse().ok().filter(|_| is_mobile)?;
+    E164::from_digits(70_000_000_000 + national)
 }
 
 fn ask_google(written: &str, region: Region) -> Option<E164> {
@@ -363,7 +367,7 @@ fn blank_as_plus(written: &str, region: Region) -> Option<E164> {
     if plus || digits.len() < FEWEST_DIGITS {
         return None;
     }
-    google(&format!("+{digits}"), region)
+    google_international(digits, region)
 }
 
 /// Reads the digits of one number, all separators gone.
@@ -386,7 +390,7 @@ fn resolve(
             .or_else(|| prefixed(digits, head, region))
             .or_else(|| foreign(digits, head, ends, region));
     }
-    if let Some(number) = google(&format!("+{digits}"), region) {
+    if let Some(number) = google_international(digits, region) {
         return Some(Reading {
             number,
             form: Form::Full,
@@ -404,7 +408,14 @@ fn resolve(
 
 /// Reads digits by the region's own plan.
 fn ours(digits: &str, region: Region) -> Option<Reading> {
-    let number = google(digits, region)?;
+    if let Some(number) = russian_mobile(false, digits, region) {
+        let form = match digits.len() {
+            10 => Form::National,
+            _ => Form::Full,
+        };
+        return Some(Reading { number, form });
+    }
+    let number = ask_google(digits, region)?;
     let form = if number.national() == digits {
         Form::National
     } else {
@@ -419,7 +430,7 @@ fn prefixed(digits: &str, head: Option<&str>, region: Region) -> Option<Reading>
         .iter()
         .filter_map(|prefix| digits.strip_prefix(prefix))
         .filter(|rest| rest.len() > FEWEST_DIGITS)
-        .find_map(|rest| google(&format!("+{rest}"), region))
+        .find_map(|rest| google_international(rest, region))
         .or_else(|| behind_old_eight(digits, head, region))
         .map(|number| Reading {
             number,
@@ -447,7 +458,7 @@ fn foreign(digits: &str, head: Option<&str>, ends: &[usize], region: Region) -> 
     if !FOREIGN_DIGITS.contains(&digits.len()) || digits.starts_with('0') {
         return None;
     }
-    let number = google(&format!("+{digits}"), region)?;
+    let number = google_international(digits, region)?;
     let code = number.country_code();
     // Satellites and other networks without a country are not worth the guess; nor is a reading
     // that has to drop digits.
@@ -550,7 +561,8 @@ mod tests {
             };
             for (prefix, code) in &forms[..count] {
                 let written = format!("{prefix}{national}");
-                let read = russian_mobile(&written, region(code));
+                let digits = written.trim_start_matches('+');
+                let read = russian_mobile(digits != written, digits, region(code));
                 assert_eq!(read.is_some(), !national.starts_with("930"), "{written}");
                 if read.is_some() {
                     assert_eq!(read, ask_google(&written, region(code)), "{written}");

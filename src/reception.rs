@@ -3,25 +3,28 @@
 //! All front ends come through here, so that a call asked about over HTTP and over FastAGI is one
 //! call. Nothing here may fail or wait: a panic on the way becomes the standard route.
 
+use std::hash::BuildHasher as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use futures::FutureExt;
 use jiff::Timestamp;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
 use crate::call::{IncomingCall, Outcome};
 use crate::decision::{Decision, Reason};
 use crate::metrics;
 use crate::router::{Purpose, Router};
 
-/// Calls under way whose first question is remembered.
-const MOST_CALLS: u64 = 100_000;
-/// A call that asks no more for so long is over.
-const CALL_ENDS: Duration = Duration::from_mins(15);
+/// Calls under way whose first question is remembered: so many sets of [`PLACES`], 1 MiB.
+const SETS: usize = 32 * 1024;
+/// Calls that share a set.
+const PLACES: usize = 4;
+/// The part of a place that tells its call; the rest is milliseconds since 1970, enough until 2109.
+const MARK_BITS: u32 = 22;
+const MARK: u64 = (1 << MARK_BITS) - 1;
 
 /// Hears of every decision and of what became of it. Must not wait: a caller does.
 pub trait Watcher: Send + Sync {
@@ -34,18 +37,53 @@ pub trait Watcher: Send + Sync {
 }
 
 /// When each call under way asked first. Shared by all receptions of a process, one after another.
+///
+/// A table of fixed size that no thread locks: each call has one place among a few, and the oldest of
+/// them gives way. A call that is forgotten counts as one that asks for the first time.
 #[derive(Clone)]
-pub struct Memory(Cache<String, Timestamp, RandomState>);
+pub struct Memory {
+    sets: Arc<[[AtomicU64; PLACES]]>,
+    hasher: RandomState,
+}
 
 impl Default for Memory {
     fn default() -> Self {
-        let first_asked = Cache::builder()
-            .max_capacity(MOST_CALLS)
-            .time_to_idle(CALL_ENDS)
-            // A full cache that prefers what is asked often would turn new calls away.
-            .eviction_policy(EvictionPolicy::lru())
-            .build_with_hasher(RandomState::default());
-        Self(first_asked)
+        Self {
+            sets: (0..SETS).map(|_| Default::default()).collect(),
+            hasher: RandomState::default(),
+        }
+    }
+}
+
+impl Memory {
+    /// Remembers that this call asks first at `now`.
+    fn remember(&self, call_id: &str, now: Timestamp) {
+        let (set, mark) = self.places(call_id);
+        let rank = |place: &&AtomicU64| {
+            let held = place.load(Ordering::Relaxed);
+            // Its own place before the oldest one.
+            (held & MARK != mark, held >> MARK_BITS)
+        };
+        if let Some(place) = set.iter().min_by_key(rank) {
+            let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+            place.store(millis << MARK_BITS | mark, Ordering::Relaxed);
+        }
+    }
+
+    /// When this call asked first, if it is remembered.
+    fn first_asked(&self, call_id: &str) -> Option<Timestamp> {
+        let (set, mark) = self.places(call_id);
+        let mut held = set.iter().map(|place| place.load(Ordering::Relaxed));
+        let own = held.find(|held| held & MARK == mark && held >> MARK_BITS != 0)?;
+        Timestamp::from_millisecond(i64::try_from(own >> MARK_BITS).ok()?).ok()
+    }
+
+    /// Where a call may stand, and by which mark it is known there.
+    fn places(&self, call_id: &str) -> (&[AtomicU64], u64) {
+        let hash = self.hasher.hash_one(call_id);
+        let index = usize::try_from(hash >> MARK_BITS).unwrap_or_default() % SETS;
+        let set = self.sets.get(index).map_or(&[][..], |set| &set[..]);
+        (set, hash & MARK)
     }
 }
 
@@ -146,10 +184,10 @@ impl Reception {
             return Duration::ZERO;
         };
         if call.tried.is_empty() {
-            self.memory.0.insert(id.clone(), now);
+            self.memory.remember(id, now);
             return Duration::ZERO;
         }
-        let first = self.memory.0.get(id);
+        let first = self.memory.first_asked(id);
         let waited = first.map(|first| now.duration_since(first));
         waited
             .and_then(|waited| Duration::try_from(waited).ok())
@@ -191,5 +229,38 @@ fn log(call: &IncomingCall, decision: &Decision, took: Duration) {
             step = step.code(),
             "step"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_795_000_000_000 + millis).unwrap()
+    }
+
+    #[test]
+    fn a_call_is_remembered_by_its_last_first_question() {
+        let memory = Memory::default();
+        assert_eq!(memory.first_asked("1.1"), None);
+        memory.remember("1.1", at(0));
+        memory.remember("1.2", at(7));
+        memory.remember("1.1", at(250));
+        assert_eq!(memory.first_asked("1.1"), Some(at(250)));
+        assert_eq!(memory.first_asked("1.2"), Some(at(7)));
+    }
+
+    #[test]
+    fn of_more_calls_than_there_is_room_for_the_oldest_are_forgotten() {
+        let memory = Memory::default();
+        let calls = i64::try_from(SETS * PLACES).unwrap() * 4;
+        for call in 0..calls {
+            memory.remember(&format!("pbx-{call}.1"), at(call));
+        }
+        let is_known = |call: i64| memory.first_asked(&format!("pbx-{call}.1")) == Some(at(call));
+        let newest = (calls - 1000..calls).filter(|call| is_known(*call)).count();
+        assert!(newest >= 990, "{newest}");
+        assert!((0..1000).filter(|call| is_known(*call)).count() <= 10);
     }
 }

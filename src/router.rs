@@ -212,15 +212,12 @@ impl Router {
     ) -> Result<Vec<Entity>, crate::directory::DirectoryError> {
         let with_deals = self.settings.order.contains(&EntityKind::Deal);
         let mut entities = self.directory.lookup(phone, with_deals).await?;
-        let (inside, outside): (Vec<&Scope>, Vec<&Scope>) = self
-            .settings
-            .crms
-            .iter()
-            .partition(|scope| scope.holds(did));
-        for scope in &outside {
+        let scopes = &self.settings.crms;
+        for scope in scopes.iter().filter(|scope| !scope.holds(did)) {
             steps.push(Step::OtherDids(scope.name.clone(), did.cloned()));
         }
-        entities.retain(|entity| inside.iter().any(|scope| scope.name == entity.crm));
+        let inside = || scopes.iter().filter(|scope| scope.holds(did));
+        entities.retain(|entity| inside().any(|scope| scope.name == entity.crm));
         if !entities.is_empty() {
             steps.push(Step::Found(entities.len()));
             return Ok(entities);
@@ -230,7 +227,7 @@ impl Router {
             steps.push(Step::NotAsked);
             return Ok(entities);
         }
-        let crms: Vec<CrmName> = inside.iter().map(|scope| scope.name.clone()).collect();
+        let crms: Vec<CrmName> = inside().map(|scope| scope.name.clone()).collect();
         let keep = if purpose == Purpose::Call {
             Keep::Yes
         } else {
@@ -270,15 +267,17 @@ impl Router {
             entities: &entities,
             ..*facts
         };
-        let responsible = chain::responsible(&entities, facts.roster).map(|known| &**known);
-        let policy =
-            self.settings
-                .route
-                .in_force(facts.call.did.as_ref(), responsible, facts.roster);
+        let responsible = chain::responsible(&entities, facts.roster);
+        let policy = self.settings.route.in_force(
+            facts.call.did.as_ref(),
+            responsible.map(|known| &**known),
+            facts.roster,
+        );
         let mut arrangement = Arrangement::default();
         if !entities.is_empty() {
             arrangement.chain = chain::build(
                 &entities,
+                responsible,
                 facts.roster,
                 &policy,
                 &self.settings.route.outgoing,

@@ -1,6 +1,7 @@
 //! Opens everything, supervises it, stops it: the one place where the parts meet.
 
 mod answering;
+mod callers;
 mod fastagi;
 mod mirrors;
 mod pbx;
@@ -229,7 +230,8 @@ impl Daemon {
             tasks.spawn(metrics::tend(handle, stop.clone()));
         }
         mirrors.start(&stop, &tasks);
-        let mut threads = answer_on_threads(&listener, &current, config.forward.threads, &stop)?;
+        let threads = config.forward.threads;
+        let mut threads = callers::answer(&listener, &current, threads, &standing)?;
         threads.extend(fastagi::answer(fastagi, &current, &stop)?);
         let reloader = Reloader {
             config: config.clone(),
@@ -329,45 +331,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         std::io::ErrorKind::AddrInUse => StartError::Taken(address),
         _ => StartError::Listen(address, cause),
     })
-}
-
-/// Threads with a small runtime each, so that neither a sync nor a slow log holds a caller up.
-fn answer_on_threads(
-    listener: &TcpListener,
-    current: &Current,
-    count: usize,
-    stop: &CancellationToken,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let mut threads = Vec::new();
-    for number in 0..count {
-        let listener = listener.try_clone().map_err(refused("share the port"))?;
-        let current = Arc::clone(current);
-        let stop = stop.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(refused("set up a thread that answers"))?;
-        let thread = std::thread::Builder::new()
-            .name(format!("answer-{number}"))
-            .spawn(move || {
-                runtime.block_on(async {
-                    let listener = match tokio::net::TcpListener::from_std(listener) {
-                        Ok(listener) => listener,
-                        Err(error) => {
-                            tracing::error!(%error, "a thread cannot answer");
-                            return;
-                        }
-                    };
-                    let answer = move |request, peer| {
-                        let web = Arc::clone(&current.load().web);
-                        web.answer(request, peer)
-                    };
-                    http_server::serve(listener, answer, stop).await;
-                });
-            });
-        threads.push(thread.map_err(refused("start a thread that answers"))?);
-    }
-    Ok(threads)
 }
 
 /// The mirror of a CRM that the configuration no longer has stays on the disk and says nothing.

@@ -1,7 +1,8 @@
 //! What the HTTP port serves: `/forward`, `/ended` and `/name` by the shortest way, all else through axum.
 //!
 //! A caller waits behind `/forward`, so whatever happens there is answered 200, with an empty body
-//! for the standard route. No framework stands between the connection and the router.
+//! for the standard route. No framework stands between the connection and the router: the usual
+//! question does not even become a request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tower_service::Service;
 
 use crate::caller_name;
 use crate::decision::Reason;
+use crate::http_server::callers::{Asked, Question};
 use crate::metrics;
 use crate::pbx::{ended, forward};
 use crate::reception::Reception;
@@ -54,8 +56,7 @@ pub struct Access {
 impl Access {
     /// Says whether this peer may ask: from this machine, from the list, or with the token.
     pub fn permits(&self, peer: IpAddr, headers: &HeaderMap, query: &str) -> bool {
-        let peer = peer.to_canonical();
-        if peer.is_loopback() || self.allow.iter().any(|net| net.contains(&peer)) {
+        if self.permits_address(peer) {
             return true;
         }
         let Some(token) = &self.token else {
@@ -69,6 +70,12 @@ impl Access {
             .any(is_token);
         in_query || bearer(headers).is_some_and(is_token)
     }
+
+    /// Says whether this peer may ask because of where it is.
+    fn permits_address(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        peer.is_loopback() || self.allow.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// The bearer token of a request.
@@ -81,6 +88,16 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Web {
+    /// Begins to answer `/forward` as Asterisk asks it; `None` for all that [`Web::answer`] must see.
+    pub fn ask(self: &Arc<Self>, question: &Question<'_>) -> Option<Asked> {
+        let query = question.target.strip_prefix("/forward?")?;
+        if !self.access.permits_address(question.peer.ip()) || question.has(shadow::HEADER) {
+            return None;
+        }
+        let (web, query) = (Arc::clone(self), query.to_owned());
+        Some(Box::pin(async move { web.forward(&query, false).await }))
+    }
+
     /// Answers one request from `peer`.
     pub async fn answer(
         self: Arc<Self>,

@@ -28,8 +28,8 @@ pub(super) fn read_pairs<'a>(pairs: impl Iterator<Item = &'a str>) -> Option<Out
         let (key, raw) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decode(raw);
         match key {
-            "callid" => outcome.call_id = value,
-            "number" => outcome.number = value,
+            "callid" => outcome.call_id = value.into_owned(),
+            "number" => outcome.number = value.into_owned(),
             "status" => outcome.status = DialStatus::read(&value).unwrap_or(DialStatus::Other),
             "rang" => outcome.rang_seconds = value.parse().ok(),
             "talked" => outcome.talked_seconds = value.parse().ok(),

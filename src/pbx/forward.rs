@@ -5,18 +5,13 @@
 //! it, and every byte beyond letters, digits and `-_.~` is percent-encoded. Facts: experiments with
 //! Asterisk 16 and 22 and their `func_curl.c` and `func_strings.c`.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
+
+use percent_encoding::{percent_decode_str, percent_encode_byte};
 
 use crate::call::{DialStatus, Did, IncomingCall, MOST_TRIED};
 use crate::caller_name;
 use crate::decision::Decision;
-
-/// What stays as it is in a value: a space must be `%20` (with `hashcompat=yes` a plus stays one).
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// A longer parameter is no phone, DID or call id of any PBX.
 const LONGEST_VALUE: usize = 512;
@@ -27,7 +22,19 @@ const LONGEST_VALUE: usize = 512;
 /// smuggles in through their number stands between them. A leading space in `phone` is a plus that
 /// a form decoder has eaten; a plus is never a space here.
 pub fn read_query(query: &str) -> IncomingCall {
-    read_pairs(query.split('&'))
+    let mut rest = Some(query);
+    read_pairs(std::iter::from_fn(move || {
+        let (pair, behind) = part(rest?, b'&');
+        rest = behind;
+        Some(pair)
+    }))
+}
+
+/// What stands before a separator, and what behind it if there is one.
+fn part(text: &str, separator: u8) -> (&str, Option<&str>) {
+    let parted = memchr::memchr(separator, text.as_bytes())
+        .and_then(|at| Some((text.get(..at)?, text.get(at + 1..))));
+    parted.unwrap_or((text, None))
 }
 
 /// Reads parameters that are parted already, each `key=value`.
@@ -35,14 +42,15 @@ pub(super) fn read_pairs<'a>(pairs: impl Iterator<Item = &'a str>) -> IncomingCa
     let mut call = IncomingCall::default();
     let mut has_phone = false;
     for pair in pairs {
-        let (key, raw) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, raw) = part(pair, b'=');
+        let raw = raw.unwrap_or_default();
         match key {
             "phone" if !has_phone => {
                 has_phone = true;
-                call.phone = decode(raw);
+                call.phone = decode(raw).into_owned();
             }
             "trunk" | "did" => call.did = Did::new(&decode(raw)),
-            "callid" => call.call_id = Some(decode(raw)).filter(|id| !id.is_empty()),
+            "callid" => call.call_id = Some(decode(raw).into_owned()).filter(|id| !id.is_empty()),
             "tried" => call.tried = read_tried(&decode(raw)),
             "status" => call.status = DialStatus::read(&decode(raw)),
             _ => {}
@@ -62,19 +70,23 @@ fn read_tried(list: &str) -> Vec<String> {
     parts.take(MOST_TRIED).map(str::to_owned).collect()
 }
 
-pub(super) fn decode(raw: &str) -> String {
-    let mut text = if memchr::memchr(b'%', raw.as_bytes()).is_none() {
-        raw.to_owned()
-    } else {
-        percent_decode_str(raw).decode_utf8_lossy().into_owned()
-    };
-    if text.len() > LONGEST_VALUE {
-        let end = (0..=LONGEST_VALUE)
-            .rev()
-            .find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
+pub(super) fn decode(raw: &str) -> Cow<'_, str> {
+    match memchr::memchr(b'%', raw.as_bytes()) {
+        None => Cow::Borrowed(cut(raw)),
+        Some(_) => {
+            let text = percent_decode_str(raw).decode_utf8_lossy();
+            Cow::Owned(cut(&text).to_owned())
+        }
     }
-    text
+}
+
+/// What is looked at of a value.
+fn cut(text: &str) -> &str {
+    if text.len() <= LONGEST_VALUE {
+        return text;
+    }
+    let end = text.floor_char_boundary(LONGEST_VALUE);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Writes the answer: `number=101&ring=20&reason=responsible&name=...`, or nothing for a caller whom
@@ -100,8 +112,21 @@ pub fn write_answer(decision: &Decision, names: &caller_name::Settings) -> Strin
     answer.push_str("&reason=");
     answer.push_str(reason);
     answer.push_str("&name=");
-    answer.extend(utf8_percent_encode(&name, ENCODED));
+    encode(&name, &mut answer);
     answer
+}
+
+/// Percent-encodes all but what never needs it (RFC 3986): a space must be `%20`, since with
+/// `hashcompat=yes` a plus stays one.
+fn encode(value: &str, answer: &mut String) {
+    for byte in value.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' | b'~' => {
+                answer.push(char::from(byte));
+            }
+            other => answer.push_str(percent_encode_byte(other)),
+        }
+    }
 }
 
 /// The name that a phone may show, made safe; `None` for a caller whom nobody knows.

@@ -401,6 +401,75 @@ fn idle_and_unfinished_connections_are_closed() {
     }
 }
 
+/// Reads one answer and not a byte more.
+fn read_one(stream: &mut TcpStream) -> Answer {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        read.push(byte[0]);
+    }
+    let head = Answer::parse(&read).head;
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    Answer::parse(&[read, body].concat())
+}
+
+#[test]
+fn one_connection_takes_questions_in_pieces_in_a_row_and_among_others() {
+    let (daemon, _site) = daemon();
+    let question = b"GET /forward?phone=7916 123 45-01&trunk=s HTTP/1.1\r\nHost: x\r\n\r\n";
+    let plain = b"GET /forward?phone=79161234501&trunk=s HTTP/1.1\r\nHost: x\r\n\r\n";
+    let alive = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut stream = daemon.connect();
+    for bytes in [&question[..], plain] {
+        for byte in bytes {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        assert_eq!(read_one(&mut stream).body, IVAN);
+    }
+    let (beginning, rest) = plain.split_at(20);
+    let row = [&plain[..], question, beginning].concat();
+    stream.write_all(&row).unwrap();
+    for _ in 0..2 {
+        assert_eq!(read_one(&mut stream).body, IVAN);
+    }
+    stream.write_all(&[rest, alive, plain].concat()).unwrap();
+    assert_eq!(read_one(&mut stream).body, IVAN);
+    assert_eq!(read_one(&mut stream).json()["status"], "alive");
+    // Asked of another address, the connection is in other hands: to the caller it is the same one.
+    assert_eq!(read_one(&mut stream).body, IVAN);
+    stream.write_all(question).unwrap();
+    assert_eq!(read_one(&mut stream).body, IVAN);
+}
+
+#[test]
+fn who_asks_and_says_no_more_has_the_whole_answer_and_then_the_end() {
+    let (daemon, _site) = daemon();
+    for end in ["", "Connection: close\r\n", "connection: Keep-Alive\r\n"] {
+        let mut stream = daemon.connect();
+        let question = format!("GET /forward?phone=79161234501 HTTP/1.1\r\nHost: x\r\n{end}\r\n");
+        stream.write_all(question.as_bytes()).unwrap();
+        if !end.contains("close") {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).unwrap();
+        let answer = Answer::parse(&read);
+        assert_eq!((answer.status, answer.body.as_str()), (200, IVAN), "{end}");
+        let date = answer
+            .head
+            .lines()
+            .find_map(|line| line.strip_prefix("date: "));
+        assert!(date.unwrap().ends_with(" gmt"), "{}", answer.head);
+        let says_close = answer.head.contains("connection: close");
+        assert_eq!(says_close, end.contains("close"), "{}", answer.head);
+    }
+}
+
 #[test]
 fn a_request_line_without_an_end_is_cut() {
     const MOST: usize = 32 * 1024 * 1024;

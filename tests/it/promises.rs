@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Daemon, Site, value};
+use crate::daemon::{Daemon, Line, Site, value};
 use crate::fake_bitrix24::{FakeBitrix24, Mood, Options};
 use crate::world::{Entry, SharedWorld, User, World};
 
@@ -149,6 +149,38 @@ async fn what_a_live_lookup_finds_enters_the_mirror() {
     fake.set_mood(Mood::Down(usize::MAX));
     assert_eq!(daemon.forward(UNKNOWN), found);
     assert_eq!(lookups(&fake), before + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_goes_on_behind_a_caller_who_was_asked_for_live() {
+    let world = world();
+    let (fake, _site, daemon) = portal(&world).await;
+    world
+        .write()
+        .unwrap()
+        .contacts
+        .push(ivan(157, "+7 (916) 123-45-68"));
+    fake.set_mood(Mood::Slow(200));
+    let mut waits = Line::open(&daemon);
+    let mut knows = Line::open(&daemon);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| waits.forward(UNKNOWN));
+        // Whoever is known is answered meanwhile.
+        for _ in 0..20 {
+            assert_eq!(
+                value(&knows.forward(KNOWN), "number").as_deref(),
+                Some("101")
+            );
+        }
+        let found = asked.join().unwrap();
+        assert_eq!(value(&found, "number").as_deref(), Some("101"));
+    });
+    for query in [KNOWN, UNKNOWN, KNOWN] {
+        assert_eq!(
+            value(&waits.forward(query), "number").as_deref(),
+            Some("101")
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
