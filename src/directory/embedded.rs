@@ -4,6 +4,8 @@
 //! reported. Lookups read on the caller's own thread, a few microseconds each, and wait for no
 //! writer. Knows no CRM.
 
+mod asked;
+mod callers;
 mod file;
 mod findings;
 mod hygiene;

@@ -656,7 +656,6 @@ pub(super) fn fuzz(bytes: &[u8]) {
             Some(Box::pin(std::future::ready(question.target.to_owned())))
         }
 
-        #[expect(clippy::manual_async_fn, reason = "what is captured must be said")]
         fn answer(
             &self,
             _request: Request<Incoming>,
@@ -684,8 +683,9 @@ pub(super) fn fuzz(bytes: &[u8]) {
             .parse(&mended)
             .is_ok_and(|status| status.is_complete())
     );
-    let Poll::Ready(target) = poll_once(&mut asked) else {
-        panic!("it is ready");
+    let target = match poll_once(&mut asked) {
+        Poll::Ready(target) => target,
+        Poll::Pending => String::new(),
     };
     let decoded = |target: &str| percent_decode_str(target).collect::<Vec<u8>>();
     assert_eq!(decoded(&target), decoded(request.path.unwrap_or_default()));

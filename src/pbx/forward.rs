@@ -71,13 +71,11 @@ fn read_tried(list: &str) -> Vec<String> {
 }
 
 pub(super) fn decode(raw: &str) -> Cow<'_, str> {
-    match memchr::memchr(b'%', raw.as_bytes()) {
-        None => Cow::Borrowed(cut(raw)),
-        Some(_) => {
-            let text = percent_decode_str(raw).decode_utf8_lossy();
-            Cow::Owned(cut(&text).to_owned())
-        }
+    if memchr::memchr(b'%', raw.as_bytes()).is_none() {
+        return Cow::Borrowed(cut(raw));
     }
+    let text = percent_decode_str(raw).decode_utf8_lossy();
+    Cow::Owned(cut(&text).to_owned())
 }
 
 /// What is looked at of a value.

@@ -1447,7 +1447,17 @@ const ADDED: [(i64, &[&str]); 4] = [
     (1, &["notices", "news"]),
 ];
 
-/// What format 5 had of phones.
+/// The index of numbers as format 6 had it; format 5 had the first two columns alone.
+const OLD_PHONES: &str = "
+CREATE TABLE phones (
+    phone INTEGER NOT NULL, entity INTEGER NOT NULL, source INTEGER NOT NULL, id ANY NOT NULL,
+    name TEXT NOT NULL, company TEXT, responsible ANY, modified ANY, stage INTEGER NOT NULL,
+    links ANY, fields TEXT, PRIMARY KEY (phone, entity)
+) STRICT, WITHOUT ROWID;
+DROP TABLE callers;
+DROP TABLE crowded;
+PRAGMA user_version = 6;
+";
 const BARE_PHONES: &str = "
 ALTER TABLE phones RENAME TO new_phones;
 CREATE TABLE phones (
@@ -1458,13 +1468,99 @@ DROP TABLE new_phones;
 PRAGMA user_version = 5;
 ";
 
+/// Makes a file of the present format one of format 6.
+fn go_back(by_hand: &rusqlite::Connection) {
+    by_hand.execute_batch(OLD_PHONES).unwrap();
+    let mut read = by_hand
+        .prepare("SELECT entity, phones FROM entities WHERE phones IS NOT NULL")
+        .unwrap();
+    let mut put = by_hand
+        .prepare(
+            "INSERT INTO phones SELECT ?1, entity, source, id, name, company, responsible, modified,
+                stage, links, fields FROM entities WHERE entity = ?2",
+        )
+        .unwrap();
+    let mut rows = read.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let packed: Vec<u8> = row.get(1).unwrap();
+        for bytes in packed.chunks(7) {
+            let mut number = [0; 8];
+            number[..7].copy_from_slice(bytes);
+            put.execute((i64::from_le_bytes(number), row.get::<_, i64>(0).unwrap()))
+                .unwrap();
+        }
+    }
+}
+
+/// The rows of numbers, and those of crowded ones.
+type Index = (Vec<(i64, Vec<u8>)>, Vec<(i64, i64)>);
+
+/// What lies under the numbers.
+fn index(file: &Path) -> Index {
+    let by_hand = rusqlite::Connection::open(file).unwrap();
+    let mut callers = by_hand.prepare("SELECT phone, cards FROM callers").unwrap();
+    let callers = callers.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let mut crowded = by_hand
+        .prepare("SELECT phone, entity FROM crowded")
+        .unwrap();
+    let crowded = crowded.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    (
+        callers.unwrap().map(Result::unwrap).collect(),
+        crowded.unwrap().map(Result::unwrap).collect(),
+    )
+}
+
+/// Puts more into a store than plain contacts: numbers of several cards, of many, and a full card.
+async fn enrich(store: &Arc<dyn Directory>) {
+    let mut full = linked(Lead, "L-1", &[(Contact, "1"), (Company, "2")]);
+    full.company = Some("ООО «Ромашка»".to_owned());
+    full.responsible = Some(EmployeeId::new("502"));
+    full.modified = Some(instant("2026-11-22T10:00:00.25Z"));
+    full.stage = Stage::Closed;
+    full.fields = BTreeMap::from([("VIP".to_owned(), "да".to_owned())]);
+    let mut leads = vec![(full, vec![phone(1), phone(5000)])];
+    leads.extend((0..20).map(|id| {
+        let phones = match id {
+            0..8 => vec![phone(6000), phone(6001), phone(6002)],
+            8 => vec![phone(6001), phone(6002)],
+            _ => vec![phone(6002)],
+        };
+        (linked(Lead, &id.to_string(), &[(Company, "2")]), phones)
+    }));
+    store.apply(change(&sales(), Lead, leads)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_index_of_numbers_is_taken_over_whole() {
+    for bare in ["", BARE_PHONES] {
+        let (bench, file) = embedded().await;
+        enrich(&bench.open()).await;
+        let before = index(&file);
+        assert_eq!(before.0.len(), 1004);
+        assert_eq!(before.1.len(), 9 + 20);
+        let by_hand = rusqlite::Connection::open(&file).unwrap();
+        go_back(&by_hand);
+        by_hand.execute_batch(bare).unwrap();
+        drop(by_hand);
+        let store = bench.open();
+        assert_eq!(names(&store, phone(5000)).await, ["L-1"]);
+        assert_eq!(names(&store, phone(6002)).await.len(), 20);
+        drop(store);
+        assert_eq!(index(&file), before);
+    }
+}
+
 #[tokio::test]
 async fn every_older_format_is_taken_over() {
-    for formats in 0..=ADDED.len() {
+    // Format 6 had all tables, format 5 too, each older one lacks some.
+    for formats in std::iter::once(None).chain((0..=ADDED.len()).map(Some)) {
         let (bench, file) = embedded().await;
         let by_hand = rusqlite::Connection::open(&file).unwrap();
-        by_hand.execute_batch(BARE_PHONES).unwrap();
-        for (format, tables) in &ADDED[..formats] {
+        go_back(&by_hand);
+        if formats.is_some() {
+            by_hand.execute_batch(BARE_PHONES).unwrap();
+        }
+        for (format, tables) in &ADDED[..formats.unwrap_or_default()] {
             for table in *tables {
                 by_hand.execute(&format!("DROP TABLE {table}"), []).unwrap();
             }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::callers::{self, OldPhones};
 use super::readers::{Checkpoint, checkpoint};
 use super::store::store_error;
 use crate::directory::DirectoryError;
@@ -21,7 +22,7 @@ const FILE: &str = "directory.sqlite";
 /// Locked for as long as a process has the store open.
 const LOCK: &str = "lock";
 /// `PRAGMA user_version`: a change of the tables raises it.
-const FORMAT: i64 = 6;
+const FORMAT: i64 = 7;
 /// `PRAGMA application_id`, "prym": tells our file from any other SQLite database.
 const APPLICATION: i64 = 0x7072_796d;
 /// A log that one transaction has blown up is cut back to this.
@@ -62,25 +63,16 @@ CREATE TABLE sync_state (
 ) STRICT;
 ";
 
-/// The index of entities by phone, and beside each phone all that a call asks of the card.
+/// The index of cards by number, see [`super::callers`]: a lookup reads one leaf.
 ///
-/// So a lookup reads one leaf. With the phone and the card in two it costs 1.4 times as much in a
-/// cache and 1.7 times as much out of ten million; the price is 50 bytes a number, and a changed card
-/// is written twice.
-const PHONES: &str = "
-CREATE TABLE phones (
-    phone INTEGER NOT NULL, entity INTEGER NOT NULL, source INTEGER NOT NULL, id ANY NOT NULL,
-    name TEXT NOT NULL, company TEXT, responsible ANY, modified ANY, stage INTEGER NOT NULL,
-    links ANY, fields TEXT, PRIMARY KEY (phone, entity)
+/// The rows of a table with row numbers lie in its leaves alone: at ten million numbers the inner
+/// pages are 2 MB and stay in memory. What a call asks of a card lies there a second time; with the
+/// number and the card in two a lookup costs 1.7 times as much, and two reads of a slow disk.
+const CALLERS: &str = "
+CREATE TABLE callers (phone INTEGER PRIMARY KEY, cards BLOB NOT NULL) STRICT;
+CREATE TABLE crowded (
+    phone INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (phone, entity)
 ) STRICT, WITHOUT ROWID;
-";
-
-/// What format 6 made anew: phones had nothing of their cards before.
-const OLD_PHONES: &str = "ALTER TABLE phones RENAME TO old_phones;";
-const FILL_PHONES: &str = "
-INSERT INTO phones SELECT phone, entity, source, id, name, company, responsible, modified, stage,
-    links, fields FROM old_phones JOIN entities USING (entity) ORDER BY phone, entity;
-DROP TABLE old_phones;
 ";
 
 /// What format 2 added: the notices that wait, and where each CRM's own queue is read on.
@@ -129,8 +121,10 @@ SELECT (SELECT max(crm) FROM crms), (SELECT min(name) FROM crms),
     (SELECT name FROM entities ORDER BY entity DESC LIMIT 1),
     (SELECT entity FROM cards ORDER BY source, id LIMIT 1),
     (SELECT walk FROM cards ORDER BY source DESC, id DESC LIMIT 1),
-    (SELECT name FROM phones ORDER BY phone, entity LIMIT 1),
-    (SELECT name FROM phones ORDER BY phone DESC, entity DESC LIMIT 1),
+    (SELECT cards FROM callers ORDER BY phone LIMIT 1),
+    (SELECT cards FROM callers ORDER BY phone DESC LIMIT 1),
+    (SELECT entity FROM crowded ORDER BY phone, entity LIMIT 1),
+    (SELECT entity FROM crowded ORDER BY phone DESC, entity DESC LIMIT 1),
     (SELECT deal FROM links ORDER BY source, id, deal LIMIT 1),
     (SELECT deal FROM links ORDER BY source DESC, id DESC, deal DESC LIMIT 1),
     (SELECT max(json) FROM employees), (SELECT max(json) FROM sync_state),
@@ -183,7 +177,13 @@ impl Files {
         writer.query_row(PROBE, [], |_| Ok(())).map_err(judge)?;
         let reader_cache_kib = (cache_kib - cache_kib / 4) / readers.max(1);
         let readers: Result<Vec<_>, _> = (0..readers)
-            .map(|_| open_reader(&path, reader_cache_kib))
+            .map(|_| {
+                let reader = open_reader(&path, reader_cache_kib)?;
+                // It costs a tenth of a lookup whose leaf is not in memory, and a lookup spreads no
+                // damage: SQLite looks at the bounds of what it reads anyway, and so does `asked`.
+                reader.pragma_update(None, "cell_size_check", false)?;
+                Ok(reader)
+            })
             .collect();
         Ok(Self {
             readers: readers.map_err(judge)?,
@@ -277,14 +277,16 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
     let tables: i64 = writer
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(judge)?;
+    let take_over = |tables, phones| add(writer, tables, phones).map_err(judge);
     match (application, format) {
         (0, 0) if tables == 0 => create_tables(writer).map_err(judge),
         (APPLICATION, FORMAT) => Ok(()),
-        (APPLICATION, 1) => add(writer, &[NOTICES, DEPARTMENTS, OWN_ROWS, FINDINGS]).map_err(judge),
-        (APPLICATION, 2) => add(writer, &[DEPARTMENTS, OWN_ROWS, FINDINGS]).map_err(judge),
-        (APPLICATION, 3) => add(writer, &[OWN_ROWS, FINDINGS]).map_err(judge),
-        (APPLICATION, 4) => add(writer, &[FINDINGS]).map_err(judge),
-        (APPLICATION, 5) => add(writer, &[]).map_err(judge),
+        (APPLICATION, 1) => take_over(&[NOTICES, DEPARTMENTS, OWN_ROWS, FINDINGS], OldPhones::Bare),
+        (APPLICATION, 2) => take_over(&[DEPARTMENTS, OWN_ROWS, FINDINGS], OldPhones::Bare),
+        (APPLICATION, 3) => take_over(&[OWN_ROWS, FINDINGS], OldPhones::Bare),
+        (APPLICATION, 4) => take_over(&[FINDINGS], OldPhones::Bare),
+        (APPLICATION, 5) => take_over(&[], OldPhones::Bare),
+        (APPLICATION, 6) => take_over(&[], OldPhones::Whole),
         (APPLICATION, newer) if newer > FORMAT => Err(DirectoryError::Newer {
             path: path.display().to_string(),
             found: newer,
@@ -296,18 +298,22 @@ fn check_format(writer: &Connection, path: &Path) -> Result<(), DirectoryError> 
 
 fn create_tables(writer: &Connection) -> rusqlite::Result<()> {
     writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} {PHONES} {NOTICES} {DEPARTMENTS} {OWN_ROWS} {FINDINGS}
+        "BEGIN IMMEDIATE; {TABLES} {CALLERS} {NOTICES} {DEPARTMENTS} {OWN_ROWS} {FINDINGS}
         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
     ))
 }
 
-/// Adds to an older file what it lacks: 1.3 s for a million numbers.
-fn add(writer: &Connection, tables: &[&str]) -> rusqlite::Result<()> {
+/// Adds to an older file what it lacks, and makes its index of numbers anew.
+fn add(writer: &Connection, tables: &[&str], phones: OldPhones) -> rusqlite::Result<()> {
     let tables = tables.concat();
-    tracing::info!("the directory is of an older version: its table of phones is made anew");
-    writer.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {tables} {OLD_PHONES} {PHONES} {FILL_PHONES} PRAGMA user_version = {FORMAT}; COMMIT;"
-    ))
+    tracing::info!("the directory is of an older version: its index of numbers is made anew");
+    let transaction = Transaction::new_unchecked(writer, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(&format!("{tables} {CALLERS}"))?;
+    callers::fill(&transaction, phones)?;
+    transaction.execute_batch(&format!(
+        "DROP TABLE phones; PRAGMA user_version = {FORMAT};"
+    ))?;
+    transaction.commit()
 }
 
 /// Finds a file that was cut short, as a copy onto a full disk is.

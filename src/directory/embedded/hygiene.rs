@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
+use super::callers;
 use super::row::{Key, Source};
 use crate::directory::{
     CardRef, Colleague, Left, LeftCard, Roster, SharedNumber, Survey, Tally, UnreadNumber,
@@ -18,7 +19,7 @@ use crate::record::{CrmName, EmployeeId, EntityId};
 /// Rows of one stretch: some 100 ms.
 const STRETCH: i64 = 20_000;
 /// Cards of one number that are looked at; a number in more is a placeholder.
-const MOST_CARDS: usize = 1000;
+const MOST_CARDS: i64 = 1000;
 /// Responsibles whose standing is remembered: more than any CRM has users.
 const MOST_KNOWN: usize = 100_000;
 
@@ -101,41 +102,31 @@ impl People<'_> {
     }
 }
 
-/// Numbers with several responsibles. Most numbers stand in one card: those cost a row of the index.
+/// Numbers with several responsibles. Most numbers stand in one card: those cost a row of the table.
 fn shared(
     connection: &Connection,
     people: &mut People<'_>,
 ) -> rusqlite::Result<Tally<SharedNumber>> {
     let mut tally = Tally::default();
-    let mut last = (0, 0);
-    // The number that a stretch ends with may go on in the next.
-    let mut open: (i64, Vec<i64>) = (0, Vec::new());
+    let mut last: i64 = 0;
     loop {
         let stretch = connection.unchecked_transaction()?;
-        let rows: Vec<(i64, i64)> = stretch
-            .prepare_cached(
-                "SELECT phone, entity FROM phones WHERE (phone, entity) > (?1, ?2)
-                ORDER BY phone, entity LIMIT ?3",
-            )?
-            .query_map(params![last.0, last.1, STRETCH], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        for (phone, entity) in &rows {
-            if open.0 != *phone {
-                judge(&stretch, people, &open, &mut tally)?;
-                open.0 = *phone;
-                open.1.clear();
-            }
-            if open.1.len() < MOST_CARDS {
-                open.1.push(*entity);
-            }
+        let before = last;
+        let mut statement = stretch.prepare_cached(
+            "SELECT phone, cards FROM callers WHERE phone > ?1 ORDER BY phone LIMIT ?2",
+        )?;
+        let mut rows = statement.query([last, STRETCH])?;
+        while let Some(row) = rows.next()? {
+            last = row.get(0)?;
+            let entities = match row.get_ref(1)?.as_blob()? {
+                [] => callers::crowd(&stretch, last, MOST_CARDS)?,
+                few => callers::entities(few)?,
+            };
+            judge(&stretch, people, last, &entities, &mut tally)?;
         }
-        let Some(row) = rows.last() else {
-            judge(&stretch, people, &open, &mut tally)?;
+        if last == before {
             return Ok(tally);
-        };
-        last = *row;
+        }
     }
 }
 
@@ -143,7 +134,8 @@ fn shared(
 fn judge(
     connection: &Connection,
     people: &mut People<'_>,
-    (phone, entities): &(i64, Vec<i64>),
+    phone: i64,
+    entities: &[i64],
     tally: &mut Tally<SharedNumber>,
 ) -> rusqlite::Result<()> {
     if entities.len() < 2 {

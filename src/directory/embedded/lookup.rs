@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use rusqlite::Connection;
 
+use super::asked::{Asked, unpack};
+use super::callers;
 use super::row::{Found, phone_key};
 use super::store::CrmNames;
 use crate::phone::E164;
@@ -13,10 +15,11 @@ use crate::record::{Entity, EntityKind};
 /// oldest entries of the mirror are answered, so that one call cannot hold up all others.
 const ENTITIES_MAX: usize = 5000;
 
-/// What a phone is looked up with. Ends in the columns of [`Found::read`].
-const BY_PHONE: &str = "
-SELECT entity, source, id, name, company, responsible, modified, stage, links, fields
-FROM phones WHERE phone = ?1";
+/// The cards of a number that is in many. The columns are those of [`Asked::read`].
+const CROWD: &str = "
+SELECT e.entity, e.source, e.id, e.name, e.company, e.responsible, e.modified, e.stage, e.links,
+    e.fields
+FROM crowded c JOIN entities e ON e.entity = c.entity WHERE c.phone = ?1 ORDER BY c.entity";
 /// The deals of a contact or company.
 const DEALS_OF: &str = "
 SELECT e.entity, e.source, e.id, e.name, e.company, e.responsible, e.modified, e.stage, e.links,
@@ -37,7 +40,19 @@ pub(super) fn lookup(
     with_deals: bool,
     crms: &CrmNames,
 ) -> rusqlite::Result<Vec<Entity>> {
-    let mut found = select(connection, BY_PHONE, [phone_key(phone)], ENTITIES_MAX, crms)?;
+    let phone = phone_key(phone);
+    let few = callers::read(connection, phone, |cards| {
+        let crms = crms.load();
+        unpack(cards)
+            .map(|card| Found::of(card?, &crms))
+            .collect::<rusqlite::Result<Vec<_>>>()
+    })?;
+    let Some(mut found) = few else {
+        return Ok(Vec::new());
+    };
+    if found.is_empty() {
+        found = select(connection, CROWD, [phone], ENTITIES_MAX, crms)?;
+    }
     if with_deals {
         add_deals(connection, &mut found, crms)?;
     }
@@ -56,9 +71,7 @@ fn select(
 ) -> rusqlite::Result<Vec<Found>> {
     connection
         .prepare_cached(sql)?
-        .query_map(parameters, |row| {
-            Found::read(row, |number| crms.load().get(&number).cloned())
-        })?
+        .query_map(parameters, |row| Found::of(Asked::read(row)?, &crms.load()))?
         .take(limit)
         .collect()
 }

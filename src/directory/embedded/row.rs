@@ -5,11 +5,12 @@
 //! transactions.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
 
+use super::asked::Asked;
 use crate::phone::E164;
 use crate::record::{Card, CrmName, EmployeeId, Entity, EntityId, EntityKind, Stage};
 
@@ -57,8 +58,57 @@ impl Key {
     }
 
     pub(super) fn instant(&self) -> Option<Timestamp> {
+        self.lent().instant()
+    }
+
+    /// The same key, borrowed.
+    pub(super) fn lent(&self) -> KeyRef<'_> {
         match self {
-            Self::Number(seconds) => Timestamp::from_second(*seconds).ok(),
+            Self::Number(number) => KeyRef::Number(*number),
+            Self::Text(text) => KeyRef::Text(text),
+        }
+    }
+}
+
+/// A [`Key`] whose text lies elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyRef<'a> {
+    /// See [`Key::Number`].
+    Number(i64),
+    /// See [`Key::Text`].
+    Text(&'a str),
+}
+
+impl<'a> KeyRef<'a> {
+    /// Reads what a column holds; `None` where it is empty.
+    pub(super) fn of_column(value: ValueRef<'a>) -> FromSqlResult<Option<Self>> {
+        match value {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(number) => Ok(Some(Self::Number(number))),
+            ValueRef::Text(_) => Ok(Some(Self::Text(value.as_str()?))),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+
+    /// A key of its own.
+    pub(super) fn owned(self) -> Key {
+        match self {
+            Self::Number(number) => Key::Number(number),
+            Self::Text(text) => Key::Text(text.into()),
+        }
+    }
+
+    /// Makes something of the text that the key was made of.
+    pub(super) fn told<T>(self, make: impl FnOnce(&str) -> T) -> T {
+        match self {
+            Self::Number(number) => make(itoa::Buffer::new().format(number)),
+            Self::Text(text) => make(text),
+        }
+    }
+
+    fn instant(self) -> Option<Timestamp> {
+        match self {
+            Self::Number(seconds) => Timestamp::from_second(seconds).ok(),
             Self::Text(text) => text.parse().ok(),
         }
     }
@@ -180,7 +230,23 @@ impl Row {
         })
     }
 
-    /// The numbers, as the keys of the table of phones.
+    /// What a call asks of the card that has this row.
+    pub(super) fn asked<'a>(&'a self, entity: i64, source: Source, id: &'a Key) -> Asked<'a> {
+        Asked {
+            entity,
+            source,
+            id: id.lent(),
+            name: &self.name,
+            company: self.company.as_deref(),
+            responsible: self.responsible.as_ref().map(Key::lent),
+            modified: self.modified.as_ref().map(Key::lent),
+            stage: self.stage,
+            links: self.links.as_ref().map(Key::lent),
+            fields: self.fields.as_deref(),
+        }
+    }
+
+    /// The numbers, as the keys of the table of callers.
     pub(super) fn phone_keys(&self) -> Vec<i64> {
         self.phones.as_deref().map_or_else(Vec::new, unpack_phones)
     }
@@ -196,7 +262,7 @@ fn pack_phones(phones: &[E164]) -> Option<Vec<u8>> {
     (!digits.is_empty()).then(|| packed.collect())
 }
 
-/// The numbers in an entity's `phones`, as the keys of the table of phones.
+/// The numbers in an entity's `phones`, as the keys of the table of callers.
 pub(super) fn unpack_phones(packed: &[u8]) -> Vec<i64> {
     packed
         .chunks(PHONE_BYTES)
@@ -209,7 +275,7 @@ pub(super) fn unpack_phones(packed: &[u8]) -> Vec<i64> {
         .collect()
 }
 
-/// The key of a phone in the table of phones.
+/// The key of a phone in the table of callers.
 pub(super) fn phone_key(phone: E164) -> i64 {
     phone.digits().cast_signed()
 }
@@ -258,32 +324,25 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Reads a row of `entity, source, id, name, company, responsible, modified, stage, links,
-    /// fields`; `crm_name` says what the CRMs are called.
-    pub(super) fn read(
-        row: &rusqlite::Row<'_>,
-        crm_name: impl Fn(i64) -> Option<CrmName>,
-    ) -> rusqlite::Result<Self> {
-        let source = Source(row.get(1)?);
-        let id: Key = row.get(2)?;
-        let (Some(crm), Some(kind)) = (crm_name(source.crm()), source.kind()) else {
+    /// Makes an entity of what is stored; `crms` says what the CRMs are called.
+    pub(super) fn of(asked: Asked<'_>, crms: &HashMap<i64, CrmName>) -> rusqlite::Result<Self> {
+        let source = asked.source;
+        let (Some(crm), Some(kind)) = (crms.get(&source.crm()), source.kind()) else {
             return Err(rusqlite::Error::IntegralValueOutOfRange(1, source.0));
         };
-        let responsible: Option<Key> = row.get(5)?;
-        let modified: Option<Key> = row.get(6)?;
-        let fields = match row.get_ref(9)? {
-            ValueRef::Null => BTreeMap::new(),
-            json => serde_json::from_str(json.as_str()?).map_err(unreadable)?,
+        let fields = match asked.fields {
+            None => BTreeMap::new(),
+            Some(json) => serde_json::from_str(json).map_err(unreadable)?,
         };
         let entity = Entity {
-            crm,
+            crm: crm.clone(),
             kind,
-            id: EntityId::new(&id.text()),
-            name: row.get(3)?,
-            company: row.get(4)?,
-            responsible: responsible.map(|id| EmployeeId::new(&id.text())),
-            modified: modified.and_then(|instant| instant.instant()),
-            stage: match row.get(7)? {
+            id: asked.id.told(EntityId::new),
+            name: asked.name.to_owned(),
+            company: asked.company.map(str::to_owned),
+            responsible: asked.responsible.map(|id| id.told(EmployeeId::new)),
+            modified: asked.modified.and_then(KeyRef::instant),
+            stage: match asked.stage {
                 0 => Stage::Open,
                 1 => Stage::Closed,
                 2 => Stage::Junk,
@@ -292,10 +351,10 @@ impl Found {
             fields,
         };
         Ok(Self {
-            number: row.get(0)?,
+            number: asked.entity,
             source,
-            id,
-            links: row.get(8)?,
+            id: asked.id.owned(),
+            links: asked.links.map(KeyRef::owned),
             entity,
         })
     }
@@ -309,6 +368,9 @@ impl Found {
             .is_some_and(|name| !name.is_empty())
         {
             return Ok(None);
+        }
+        if let Some(Key::Number(company)) = self.links {
+            return Ok(Some(Key::Number(company)));
         }
         let links = unpack_links(self.links.as_ref())?;
         let company = links

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::own_rows;
-use super::row::{Key, Source, unpack_phones, unreadable};
+use super::asked::unpack;
+use super::row::{Key, KeyRef, Source, unpack_phones, unreadable};
 use super::store::CrmNames;
+use super::{callers, own_rows};
 use crate::directory::{Count, Roster, RosterRules, SyncState, Unseen};
 use crate::record::{CrmName, Department, Employee, EntityId};
 
@@ -152,15 +153,31 @@ pub(super) fn kin(
         )?
         .query_row(params![source.0, own], |row| row.get(0))
         .optional()?;
-    let mut others = connection
-        .prepare_cached("SELECT id FROM phones WHERE phone = ?1 AND source = ?2 AND id <> ?3")?;
     let mut kin: Vec<EntityId> = Vec::new();
+    let mut add = |key: KeyRef<'_>| {
+        let id = key.told(EntityId::new);
+        if kin.len() < KIN_MAX && !kin.contains(&id) {
+            kin.push(id);
+        }
+    };
+    let mut crowd = connection.prepare_cached(
+        "SELECT e.id FROM crowded c JOIN entities e ON e.entity = c.entity
+        WHERE c.phone = ?1 AND e.source = ?2 AND e.id <> ?3 ORDER BY c.entity",
+    )?;
     for phone in unpack_phones(&packed.flatten().unwrap_or_default()) {
-        let found = others.query_map(params![phone, source.0, own], |row| row.get::<_, Key>(0))?;
-        for key in found.take(KIN_MAX.saturating_sub(kin.len())) {
-            let id = EntityId::new(&key?.text());
-            if !kin.contains(&id) {
-                kin.push(id);
+        let is_crowd = callers::read(connection, phone, |cards| {
+            for card in unpack(cards) {
+                let card = card?;
+                if card.source == source && card.id != own.lent() {
+                    add(card.id);
+                }
+            }
+            Ok(cards.is_empty())
+        })?;
+        if is_crowd == Some(true) {
+            let found = crowd.query_map(params![phone, source.0, own], |row| row.get(0))?;
+            for key in found.take(KIN_MAX) {
+                add(Key::lent(&key?));
             }
         }
     }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::callers;
 use super::row::{Key, Row, Source, unpack_links, unwritable};
 use crate::directory::SyncState;
 use crate::phone::E164;
@@ -54,7 +55,7 @@ pub(super) fn put(
     let old = read_row(transaction, place.entity)?;
     if !is_newer(&old, &row, keep_newer) {
         if old != row {
-            replace(transaction, source, place.entity, &old, &row)?;
+            replace(transaction, source, &id, place.entity, &old, &row)?;
         }
         put_unread(transaction, place.entity, unread)?;
     }
@@ -90,7 +91,9 @@ pub(super) fn remove(
         return Ok(0);
     }
     let row = read_row(transaction, entity)?;
-    remove_phones(transaction, entity, &row.phone_keys())?;
+    for phone in row.phone_keys() {
+        callers::remove(transaction, phone, entity)?;
+    }
     remove_links(transaction, source, entity, &row)?;
     put_unread(transaction, entity, None)?;
     transaction
@@ -228,7 +231,10 @@ fn insert(
     transaction
         .prepare_cached("INSERT INTO cards (source, id, walk, entity) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![source.0, id, mark, entity])?;
-    put_phones(transaction, entity, &row.phone_keys())?;
+    let packed = row.asked(entity, source, id).pack()?;
+    for phone in row.phone_keys() {
+        callers::put(transaction, phone, entity, &packed)?;
+    }
     add_links(transaction, source, entity, row)?;
     Ok(entity)
 }
@@ -256,6 +262,7 @@ fn put_unread(
 fn replace(
     transaction: &Transaction<'_>,
     source: Source,
+    id: &Key,
     entity: i64,
     old: &Row,
     new: &Row,
@@ -276,40 +283,17 @@ fn replace(
             new.links,
             new.fields
         ])?;
-    let (mut gone, kept) = (old.phone_keys(), new.phone_keys());
-    gone.retain(|phone| !kept.contains(phone));
-    remove_phones(transaction, entity, &gone)?;
-    put_phones(transaction, entity, &kept)?;
+    let (gone, kept) = (old.phone_keys(), new.phone_keys());
+    for phone in gone.into_iter().filter(|phone| !kept.contains(phone)) {
+        callers::remove(transaction, phone, entity)?;
+    }
+    let packed = new.asked(entity, source, id).pack()?;
+    for phone in kept {
+        callers::put(transaction, phone, entity, &packed)?;
+    }
     if old.links != new.links {
         remove_links(transaction, source, entity, old)?;
         add_links(transaction, source, entity, new)?;
-    }
-    Ok(())
-}
-
-/// Puts what a call asks of the card beside each of these phones, as it lies in `entities`.
-fn put_phones(transaction: &Transaction<'_>, entity: i64, phones: &[i64]) -> rusqlite::Result<()> {
-    let mut put = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO phones (phone, entity, source, id, name, company, responsible,
-            modified, stage, links, fields)
-        SELECT ?1, entity, source, id, name, company, responsible, modified, stage, links, fields
-        FROM entities WHERE entity = ?2",
-    )?;
-    for phone in phones {
-        put.execute([*phone, entity])?;
-    }
-    Ok(())
-}
-
-fn remove_phones(
-    transaction: &Transaction<'_>,
-    entity: i64,
-    phones: &[i64],
-) -> rusqlite::Result<()> {
-    let mut delete =
-        transaction.prepare_cached("DELETE FROM phones WHERE phone = ?1 AND entity = ?2")?;
-    for phone in phones {
-        delete.execute([*phone, entity])?;
     }
     Ok(())
 }
