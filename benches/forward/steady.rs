@@ -141,6 +141,8 @@ fn look_on(api: &Api) -> (u64, u64) {
 /// The same for two rounds, with one sync after another until the last one is done.
 fn keep_syncing(api: &Api, sync: Duration) -> (u64, u64) {
     let began = Instant::now();
+    // A quick one is over before the next usual look.
+    let pause = LOOK.min(sync / 8);
     let mut ticket = api.order_sync();
     let (mut looks, mut at_sync) = (0, 0);
     loop {
@@ -155,7 +157,7 @@ fn keep_syncing(api: &Api, sync: Duration) -> (u64, u64) {
         } else if is_done || sync < QUICK {
             ticket = api.order_sync();
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(pause);
     }
 }
 
