@@ -523,8 +523,13 @@ pub(crate) fn fuzz(text: &str, region: Region) {
     match read_caller(text, region) {
         CallerNumber::Number(number) => {
             assert_eq!(E164::from_digits(number.digits()), Some(number));
-            let again = read_caller(&number.to_string(), region);
-            assert_eq!(again, CallerNumber::Number(number), "written out");
+            let written = number.to_string();
+            // Google's plans know some numbers that they do not read behind their own country code:
+            // 810 in Belarus, for which somebody pays. From there nobody calls.
+            if ask_google(&written, region).is_some() {
+                let again = read_caller(&written, region);
+                assert_eq!(again, CallerNumber::Number(number), "written out");
+            }
         }
         CallerNumber::Short(digits) => {
             assert!(SHORT_DIGITS.contains(&digits.len()), "{digits}");

@@ -346,8 +346,11 @@ impl<A: Answer> Thread<A> {
         while more > 0 && self.accept(MOST_ACCEPTED) {
             more = more.saturating_sub(MOST_ACCEPTED);
         }
-        // Closing the port sends those away who knock from now on.
-        self.listener = None;
+        // Closing the port sends those away who knock from now on; whoever else holds it would keep it
+        // among what is waited for.
+        if let Some(listener) = self.listener.take() {
+            let _ = epoll::delete(&self.epoll, &listener);
+        }
         let told = Instant::now();
         while !self.open.is_empty() && told.elapsed() < GRACE {
             if told.elapsed() >= LAST_QUESTION {
