@@ -458,34 +458,30 @@ impl<A: Answer> Speaker<A> {
         if !bytes.iter().zip(BEGINNING).all(|(one, other)| one == other) {
             return Read::Other;
         }
-        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => self.ask(&request, length, peer),
-            Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => Read::Part,
-            Ok(httparse::Status::Partial) => Read::Other,
-            Err(_) => self.read_mended(bytes, peer),
+        let read = self.parse(bytes, peer).unwrap_or_else(|_| {
+            // In its address stands what may not stand there: the mender wants the head whole.
+            let Some(end) = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4) else {
+                return Read::Part;
+            };
+            let mended = bytes.get(..end).and_then(mend_head).unwrap_or_default();
+            match self.parse(&mended, peer) {
+                Ok(Read::Asked(_, asked, after)) => Read::Asked(end, asked, after),
+                _ => Read::Other,
+            }
+        });
+        match read {
+            Read::Part if bytes.len() >= LONGEST_HEAD => Read::Other,
+            read => read,
         }
     }
 
-    /// The same for a head in whose address stands what may not stand there.
-    fn read_mended(&self, bytes: &[u8], peer: SocketAddr) -> Read {
-        let Some(end) = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4) else {
-            return if bytes.len() < LONGEST_HEAD {
-                Read::Part
-            } else {
-                Read::Other
-            };
-        };
-        let Some(mended) = bytes.get(..end).and_then(mend_head) else {
-            return Read::Other;
-        };
+    fn parse(&self, bytes: &[u8], peer: SocketAddr) -> Result<Read, httparse::Error> {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&mended) {
-            Ok(httparse::Status::Complete(_)) => self.ask(&request, end, peer),
-            _ => Read::Other,
-        }
+        Ok(match request.parse(bytes)? {
+            httparse::Status::Complete(length) => self.ask(&request, length, peer),
+            httparse::Status::Partial => Read::Part,
+        })
     }
 
     fn ask(&self, request: &httparse::Request<'_, '_>, length: usize, peer: SocketAddr) -> Read {

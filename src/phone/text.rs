@@ -14,6 +14,12 @@ const LONGEST_TEXT_BYTES: usize = 1024;
 
 /// Reads any text that is not plain digits.
 pub(super) fn read(written: &str, region: Region) -> Vec<E164> {
+    let mut numbers = find(written, region);
+    numbers.retain(|number| number.is_itself(region));
+    numbers
+}
+
+fn find(written: &str, region: Region) -> Vec<E164> {
     let written = cut(written);
     if written.contains(PHONE_CONTEXT) {
         return google(written, region).into_iter().collect();

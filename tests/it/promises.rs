@@ -51,6 +51,10 @@ async fn portal(world: &SharedWorld) -> (FakeBitrix24, Site, Daemon) {
     (fake, site, daemon)
 }
 
+fn add(world: &SharedWorld, contact: Entry) {
+    world.write().unwrap().contacts.push(contact);
+}
+
 /// How often the portal was asked for a number since the mirror became whole.
 fn lookups(fake: &FakeBitrix24) -> usize {
     let asks = |request: &crate::fake_bitrix24::Request| {
@@ -107,11 +111,7 @@ async fn failure_is_silence() {
 async fn calls_that_wait_for_one_number_share_one_question() {
     let world = world();
     let (fake, _site, daemon) = portal(&world).await;
-    world
-        .write()
-        .unwrap()
-        .contacts
-        .push(ivan(157, "+7 916 123-45-68 доб. 5"));
+    add(&world, ivan(157, "+7 916 123-45-68 доб. 5"));
     fake.set_mood(Mood::Slow(200));
     let before = lookups(&fake);
     let answers: Vec<String> = std::thread::scope(|scope| {
@@ -134,11 +134,7 @@ async fn calls_that_wait_for_one_number_share_one_question() {
 async fn what_a_live_lookup_finds_enters_the_mirror() {
     let world = world();
     let (fake, site, daemon) = portal(&world).await;
-    world
-        .write()
-        .unwrap()
-        .contacts
-        .push(ivan(157, "+7 (916) 123-45-68"));
+    add(&world, ivan(157, "+7 (916) 123-45-68"));
     let before = lookups(&fake);
     // Somebody who only wants to know changes nothing.
     let explained = site.run(&["explain", "+79161234568"]);
@@ -155,11 +151,7 @@ async fn what_a_live_lookup_finds_enters_the_mirror() {
 async fn a_connection_goes_on_behind_a_caller_who_was_asked_for_live() {
     let world = world();
     let (fake, _site, daemon) = portal(&world).await;
-    world
-        .write()
-        .unwrap()
-        .contacts
-        .push(ivan(157, "+7 (916) 123-45-68"));
+    add(&world, ivan(157, "+7 (916) 123-45-68"));
     fake.set_mood(Mood::Slow(200));
     let mut waits = Line::open(&daemon);
     let mut knows = Line::open(&daemon);
@@ -232,11 +224,7 @@ async fn one_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_employees_own_phone_is_no_client() {
     let world = world();
-    world
-        .write()
-        .unwrap()
-        .contacts
-        .push(ivan(158, "8 903 000 00 09"));
+    add(&world, ivan(158, "8 903 000 00 09"));
     let (_fake, site, daemon) = portal(&world).await;
     assert_eq!(daemon.forward("phone=79030000009&trunk=s"), "");
     let explained = site.run(&["explain", "89030000009"]);

@@ -13,6 +13,7 @@ use super::asked::{Asked, split};
 const CARDS_MAX: usize = 8;
 /// As many of a crowded number's cards as tell that it still is crowded.
 const MORE_THAN_FEW: i64 = 9;
+const _: () = assert!(MORE_THAN_FEW.unsigned_abs() == CARDS_MAX as u64 + 1);
 
 /// Lets `read` look at the packed cards of a number; `None` where no card has it. Nothing but an empty
 /// slice means that it is crowded.
