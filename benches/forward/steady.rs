@@ -22,7 +22,8 @@ pub(crate) const RATE: f64 = 200.0;
 pub(crate) const ROUND: Duration = Duration::from_secs(15);
 /// Between two looks at how the sync stands; in rounds without one, too.
 const LOOK: Duration = Duration::from_millis(50);
-/// A sync that is quicker must be ordered anew before it ends, or much of a round would pass without.
+/// Behind a sync that is quicker the next one is ordered before it ends, or much of a round would pass
+/// without. One and no more: each order has the employees read, too.
 const QUICK: Duration = Duration::from_secs(5);
 /// The part of a round with a sync that must have one.
 const LEAST_SHARE: f64 = 0.9;
@@ -144,6 +145,7 @@ fn keep_syncing(api: &Api, sync: Duration) -> (u64, u64) {
     // A quick one is over before the next usual look.
     let pause = LOOK.min(sync / 8);
     let mut ticket = api.order_sync();
+    let mut before = ticket;
     let (mut looks, mut at_sync) = (0, 0);
     loop {
         let status = api.status();
@@ -154,7 +156,8 @@ fn keep_syncing(api: &Api, sync: Duration) -> (u64, u64) {
             if is_done {
                 return (looks, at_sync);
             }
-        } else if is_done || sync < QUICK {
+        } else if is_done || (sync < QUICK && status.has_done(before)) {
+            before = ticket;
             ticket = api.order_sync();
         }
         std::thread::sleep(pause);
