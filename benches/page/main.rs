@@ -27,6 +27,8 @@ mod pages;
 mod performance_page;
 #[path = "../common/process.rs"]
 mod process;
+#[path = "../common/warm.rs"]
+mod warm;
 
 use std::fmt::Write as _;
 use std::fs;
