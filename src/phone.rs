@@ -101,7 +101,7 @@ impl E164 {
     /// so its numbers for which the caller pays, 810, cannot be written with a plus. Nobody calls from
     /// there, and what goes back to a CRM would name somebody else or nobody.
     fn is_itself(self, region: Region) -> bool {
-        google_international(&self.digits().to_string(), region) == Some(self)
+        google(&self.to_string(), region) == Some(self)
     }
 
     /// Counts the digits.
